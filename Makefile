@@ -1,0 +1,66 @@
+# Everything a person needs; `make help` explains. Settings: PYTHON, TORCH, TORCH_INDEX, PROMPT, ARGS.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYPROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+PROMPT ?= 1girl, pink hair, twintails, smile, night sky
+ARGS ?=
+
+# PROMPT may hold anything: it reaches programs through the environment, never through the text of a recipe.
+export PROMPT
+
+# More OpenMP threads than free cores make torch ten times slower; spinning threads starve the other services.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup demo run test test-fast lint types fmt generated clean always
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo
+	@echo "settings: PYTHON=python3.12  TORCH=cpu|cuda  TORCH_INDEX=URL  PROMPT='…'  ARGS='--seed 7'"
+
+setup: $(READY) ## make .venv with everything (TORCH=cpu|cuda chooses the build of torch)
+
+# An explicit choice of torch is always looked at; otherwise only a change of what is to be installed is.
+$(READY): $(PYPROJECTS) constraints.txt tools/set_up.py $(if $(TORCH)$(TORCH_INDEX),always)
+	$(PYTHON) tools/set_up.py --venv $(VENV) --torch "$(or $(TORCH),auto)" --torch-index "$(TORCH_INDEX)"
+	@touch $@
+
+demo: setup ## start the stack, make one picture (PROMPT="…", ARGS="--seed 7"), stop
+	@$(BIN)/anime demo $(ARGS) -- "$$PROMPT"
+
+run: setup ## run the stack in the foreground until Ctrl-C
+	@exec $(BIN)/anime up $(ARGS)
+
+test: lint types ## what CI runs: lint, types and every test
+	$(BIN)/pytest $(ARGS)
+
+test-fast: setup ## the tests that need no server
+	$(BIN)/pytest -m "not server and not stack and not slow" $(ARGS)
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+fmt: setup ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+generated: setup ## write schemas, examples and AsyncAPI anew from the contracts
+	$(BIN)/python -m anime_common.generate
+
+clean: ## remove .venv and caches (never .anime: that is your data)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find libs services tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+always:

@@ -1,0 +1,1 @@
+"""The anime command and the embedded stack of Tower Anime Production."""

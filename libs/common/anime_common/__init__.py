@@ -1,0 +1,1 @@
+"""The vocabulary and plumbing that all services of Tower Anime Production share."""

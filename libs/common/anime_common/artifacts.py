@@ -1,0 +1,210 @@
+"""The artifact store: a local folder by default, S3-compatible for a cluster, through obstore.
+
+Keys are made by rule from ids, slugs and extensions, never taken from a message. obstore's local store writes to a
+temporary file and renames it but never fsyncs; so a put here fsyncs the file and its folders before it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+
+from anime_common.contracts.vocabulary import EXTENSIONS
+from anime_common.outcomes import Unavailable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from obstore.store import ObjectStore
+
+KEY = re.compile(r"[a-z0-9][a-zA-Z0-9_.-]*(?:/[a-zA-Z0-9][a-zA-Z0-9_.-]*)*")
+CHUNK = 1 << 20
+
+
+class Corrupt(Exception):
+    """The bytes are not those that were promised."""
+
+
+class Missing(Exception):
+    """There is nothing under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Size in bytes, entity tag and time of the last change of an object."""
+
+    size: int
+    etag: str | None
+    modified: datetime
+
+
+def staging_key(job_id: UUID, attempt_id: UUID, index: int, media_type: str) -> str:
+    """Where an attempt leaves its file `index`."""
+    return f"{staging_prefix(job_id, attempt_id)}/{index}.{EXTENSIONS[media_type]}"
+
+
+def staging_prefix(job_id: UUID, attempt_id: UUID | None = None) -> str:
+    """The folder of a job's staged files, or of one attempt's."""
+    return f"staging/{job_id}/{attempt_id}" if attempt_id else f"staging/{job_id}"
+
+
+def checked(key: str) -> str:
+    """`key`, if it is one that this system makes; raises ValueError otherwise."""
+    if not KEY.fullmatch(key) or ".." in key or len(key) > 1000 or max(map(len, key.split("/"))) > 200:
+        raise ValueError(f"not an artifact key: {key!r}")
+    return key
+
+
+class Artifacts:
+    """The store behind a URL: `file:///folder` or `s3://bucket/prefix` (credentials by the usual AWS_* variables)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.root: Path | None = None
+        self._store: ObjectStore
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            self.root = Path(unquote(parts.path))
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._store = LocalStore(self.root)
+        else:
+            self._store = from_url(url)
+
+    def path(self, key: str) -> Path | None:
+        """The file behind a key, when the store is a local folder."""
+        return self.root / checked(key) if self.root else None
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store bytes; on return they survive a power cut (as far as the disk keeps its word)."""
+        await self._put(key, data)
+
+    async def copy(self, source: str, target: str, sha256: str) -> int:
+        """Copy an object, verifying its hash before it becomes visible; returns its size in bytes.
+
+        Raises Missing when there is no source, Corrupt when its bytes differ from `sha256`; then there is no target.
+        """
+        digest, size = hashlib.sha256(), 0
+        try:
+            found = await obstore.get_async(self._store, checked(source))
+        except FileNotFoundError as error:
+            raise Missing(source) from error
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot read {source}: {error}") from error
+        chunks: list[bytes] = []
+        async for chunk in found.stream(min_chunk_size=CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            chunks.append(bytes(chunk))
+        if digest.hexdigest() != sha256:
+            raise Corrupt(f"{source} has sha256 {digest.hexdigest()}, not {sha256}")
+        await self._put(target, b"".join(chunks))
+        return size
+
+    async def get(self, key: str) -> bytes:
+        """The bytes under a key; raises Missing."""
+        try:
+            found = await obstore.get_async(self._store, checked(key))
+            return bytes(await found.bytes_async())
+        except FileNotFoundError as error:
+            raise Missing(key) from error
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot read {key}: {error}") from error
+
+    async def stream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes [start, end) under a key, in chunks; raises Missing."""
+        position = start
+        while position < end:
+            stop = min(position + CHUNK, end)
+            try:
+                chunk = await obstore.get_range_async(self._store, checked(key), start=position, end=stop)
+            except FileNotFoundError as error:
+                raise Missing(key) from error
+            except BaseError as error:
+                raise Unavailable(f"the artifact store cannot read {key}: {error}") from error
+            yield bytes(chunk)
+            position = stop
+
+    async def stat(self, key: str) -> Stat:
+        """Size, tag and time of an object; raises Missing."""
+        try:
+            meta = await obstore.head_async(self._store, checked(key))
+        except FileNotFoundError as error:
+            raise Missing(key) from error
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot read {key}: {error}") from error
+        return Stat(meta["size"], meta["e_tag"], meta["last_modified"])
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is an object under this key."""
+        try:
+            await self.stat(key)
+        except Missing:
+            return False
+        return True
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        try:
+            with suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, checked(key))
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot delete {key}: {error}") from error
+
+    async def list(self, prefix: str) -> list[str]:
+        """All keys under a folder."""
+        found: list[str] = []
+        try:
+            async for page in obstore.list(self._store, prefix=checked(prefix)):
+                found += [meta["path"] for meta in page]
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot list {prefix}: {error}") from error
+        return found
+
+    async def delete_all(self, prefix: str) -> int:
+        """Remove all objects under a folder, and the folder itself when local; returns how many."""
+        keys = await self.list(prefix)
+        for key in keys:
+            await self.delete(key)
+        if self.root is not None:
+            await asyncio.to_thread(_remove_folders, self.root / checked(prefix))
+        return len(keys)
+
+    async def _put(self, key: str, data: bytes) -> None:
+        try:
+            await obstore.put_async(self._store, checked(key), data)
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
+        if self.root is not None:
+            await asyncio.to_thread(_fsync, self.root / key, self.root)
+
+
+def _fsync(path: Path, root: Path) -> None:
+    """Flush a file and the folders up to the root to the disk."""
+    for each in (path, *path.parents):
+        handle = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if each == root:
+            return
+
+
+def _remove_folders(folder: Path) -> None:
+    """Remove a folder whose files are gone, with its empty sub-folders; one that got a new file stays."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            Path(path).rmdir()

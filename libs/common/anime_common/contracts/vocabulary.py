@@ -1,0 +1,241 @@
+"""The values that messages of several owners share: states, phases, settings of a picture, outputs, progress."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+
+from anime_common.messages import Model, Request
+
+SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
+"""A project's folder name: safe as a path segment on every file system and in an object key."""
+
+EXTENSIONS: dict[str, str] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg", "video/mp4": "mp4"}
+"""The media types an engine may hand over, and the file extension of each: nothing else is staged or filed."""
+
+
+def printable(text: str) -> str:
+    """`text`, unless it holds control characters other than line breaks and tabs (PostgreSQL cannot store NUL)."""
+    for char in text:
+        if (ord(char) < 32 and char not in "\n\r\t") or ord(char) == 127:
+            raise ValueError(f"the control character U+{ord(char):04X} is not allowed")
+    return text
+
+
+def not_blank(text: str) -> str:
+    """`text`, unless it is nothing but white space."""
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+PromptText = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
+Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN)]
+Token = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+ModelKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+StrictInt = Annotated[int, Field(strict=True)]
+StrictBool = Annotated[bool, Field(strict=True)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the one state enum of the whole system."""
+
+    PREPARING = "preparing"
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    FILING = "filing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to the job by itself."""
+        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
+
+
+class Phase(StrEnum):
+    """What a generator is doing for an attempt."""
+
+    LOADING = "loading"
+    ENCODING = "encoding"
+    SAMPLING = "sampling"
+    DECODING = "decoding"
+    UPSCALING = "upscaling"
+    SAVING = "saving"
+
+
+class Priority(StrEnum):
+    """Priority classes, first served first."""
+
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BATCH = "batch"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first."""
+        return list(Priority).index(self)
+
+
+class Sampler(StrEnum):
+    """Samplers by their usual names."""
+
+    DPMPP_2M = "dpm++ 2m"
+    DPMPP_2M_KARRAS = "dpm++ 2m karras"
+    EULER = "euler"
+    EULER_A = "euler a"
+    DDIM = "ddim"
+    UNIPC = "unipc"
+    LCM = "lcm"
+
+
+class GenerationRequest(Request):
+    """What a person asks for. Absent settings take the model's defaults; an absent seed is drawn at random."""
+
+    prompt: Annotated[PromptText, AfterValidator(not_blank)] = Field(
+        description="What to draw: tags or prose.", examples=["1girl, blue hair, twintails, smile, classroom"]
+    )
+    negative_prompt: PromptText | None = Field(None, description="What must not appear; default: the model's.")
+    project: Annotated[str, Field(strict=True, min_length=1, max_length=64)] = Field(
+        "default", description="Id or slug of the project the pictures are filed under."
+    )
+    model: ModelKey | None = Field(None, description="Key of a model in the registry; default: the workers' default.")
+    width: Annotated[StrictInt, Field(ge=64, le=4096)] | None = Field(None, description="Pixels; the model's default.")
+    height: Annotated[StrictInt, Field(ge=64, le=4096)] | None = Field(None, description="Pixels; the model's default.")
+    steps: Annotated[StrictInt, Field(ge=1, le=150)] | None = Field(None, description="Denoising steps.")
+    guidance: Annotated[float, Field(strict=True, ge=0, le=30, allow_inf_nan=False)] | None = Field(
+        None, description="Classifier-free guidance scale; 1 or less switches guidance off."
+    )
+    sampler: Sampler | None = Field(None, description="Sampler; default: the model's.")
+    seed: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] | None = Field(
+        None, description="Seed of the first picture; picture i uses seed + i. Default: drawn at random and recorded."
+    )
+    count: Annotated[StrictInt, Field(ge=1, le=16)] = Field(1, description="How many pictures.")
+    optimize: StrictBool = Field(False, description="Let Echo improve the prompt first (never a reason to fail).")
+    priority: Priority = Field(Priority.NORMAL, description="Priority class.")
+    not_before: AwareDatetime | None = Field(None, description="Earliest start (RFC 3339 with an offset).")
+    keep_partial: StrictBool = Field(False, description="Keep the finished pictures of a cancelled job.")
+
+
+class Settings(Model):
+    """What a picture is made with: a request after defaults are filled in; enough to make it again."""
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    sampler: Sampler
+    seed: int
+    count: int = 1
+
+    def batch_key(self) -> tuple[object, ...]:
+        """Jobs with an equal key can run in one forward pass."""
+        return (self.model, self.width, self.height, self.steps, self.guidance, self.sampler)
+
+
+class SizeLimits(Model):
+    """Sizes in pixels that a model can draw: each side within [minimum, maximum] and a multiple of `multiple`."""
+
+    minimum: int = 64
+    maximum: int = 2048
+    multiple: int = 8
+
+
+class ModelInfo(Model):
+    """What a worker announces of a model it can run."""
+
+    key: str
+    title: str = ""
+    engine: str
+    family: str = ""
+    default: bool = False
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    sampler: Sampler
+    negative_prompt: str = ""
+    sizes: SizeLimits = SizeLimits()
+    max_steps: int = 150
+    samplers: tuple[Sampler, ...] = ()
+    fields: tuple[str, ...] = Field((), description="Fields of a request that this model honours.")
+
+
+class StagedOutput(Model):
+    """A file that an attempt left in staging, under `staging/<job_id>/<attempt_id>/<index>.<extension>`."""
+
+    index: Annotated[int, Field(ge=0, le=999)]
+    seed: int
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1)]
+    media_type: Literal["image/png", "image/webp", "image/jpeg", "video/mp4"]
+    width: int
+    height: int
+
+
+class Output(Model):
+    """A filed picture or clip of a job."""
+
+    file_id: UUID
+    key: str = Field(description="Key in the artifact store.")
+    index: int
+    seed: int
+    sha256: Sha256
+    size: int
+    width: int
+    height: int
+    type: Literal["image", "video", "grid", "upload"] = "image"
+    media_type: str = "image/png"
+
+
+class JobError(Model):
+    """Why a job failed: a stable code, a text for people, and whether trying again may help."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Progress(Model):
+    """The one progress contract: the same in polling, SSE and WebSocket.
+
+    `percent` is 0–100, monotonic within an attempt, at most 99 until the job is completed. `step` of `steps` are
+    real denoising steps of the picture in work. `eta_seconds` is an estimate until the job ends.
+    """
+
+    job_id: UUID
+    state: JobState
+    phase: Phase | None = None
+    step: int | None = None
+    steps: int | None = None
+    percent: Percent = 0.0
+    eta_seconds: float | None = None
+    position: int | None = Field(None, description="Place in the queue, 1 = next.")
+    attempt_id: UUID | None = None
+    preview_url: str | None = None
+    message: str | None = None
+
+
+class AttemptProgress(Model):
+    """How far one attempt is, as its worker reports it."""
+
+    job_id: UUID
+    attempt_id: UUID
+    phase: Phase
+    step: int | None = None
+    steps: int | None = None
+    image: int = Field(0, description="Index of the picture in work.")
+    images: int = 1
+    percent: Annotated[float, Field(ge=0, le=99)] = 0.0
+    eta_seconds: float | None = None
+    preview: bool = Field(False, description="Whether a preview picture has been published.")

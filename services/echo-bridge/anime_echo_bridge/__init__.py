@@ -1,0 +1,1 @@
+"""The bridge from Tower Anime Production to language models."""

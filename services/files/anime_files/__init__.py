@@ -1,0 +1,1 @@
+"""The library of finished files of Tower Anime Production."""

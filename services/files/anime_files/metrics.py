@@ -1,0 +1,17 @@
+"""Prometheus metrics of the files service."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+FILED = Counter("anime_files_filed_total", "Files that reached the library.", ["type"])
+FILED_BYTES = Counter("anime_files_filed_bytes_total", "Bytes that reached the library.", ["type"])
+FAILED = Counter("anime_files_failed_total", "Filings that failed, by code.", ["code"])
+REMOVED = Counter("anime_files_removed_total", "Objects removed from the store after deletion or withdrawal.")
+CLEARED = Counter("anime_files_cleared_total", "Staged files removed after their job ended.")
+FILE_SECONDS = Histogram(
+    "anime_files_file_seconds",
+    "Time to copy, verify and thumbnail one file.",
+    ["type"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)

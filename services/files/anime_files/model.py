@@ -1,0 +1,198 @@
+"""What the library decides, without any I/O: keys, the outcome of a filing, whose staging may go, search words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from string import Formatter
+from typing import Literal
+from uuid import UUID
+
+from anime_common.artifacts import checked
+from anime_common.contracts.files import Filed, FilingFailed
+from anime_common.contracts.jobs import JobEvent, JobFiling
+from anime_common.contracts.vocabulary import EXTENSIONS, SLUG_PATTERN, Output, Settings, StagedOutput
+from anime_common.messages import Outgoing, uuid7
+
+DEFAULT_TEMPLATE = "{project}/{date}/{type}/{code}_{index}.{ext}"
+
+RESERVED_FOLDERS = frozenset({"health", "staging", "thumbnails", "trash", "uploads"})
+"""Folders at the top of the store that are not the library: a project named so gets an underscore (no slug has one)."""
+
+_NAMES = frozenset({"project", "date", "year", "month", "type", "code", "index", "ext"})
+_NEEDED = frozenset({"project", "code", "index"})
+
+FilingId = tuple[UUID, UUID]
+"""Job and attempt."""
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError unless `template` makes safe keys that tell the files of all jobs apart."""
+    found: set[str] = set()
+    for _, name, spec, conversion in Formatter().parse(template):
+        if name is None:
+            continue
+        if name not in _NAMES or spec or conversion:
+            raise ValueError(f"{{{name}}} is not known: use {', '.join(sorted(_NAMES))}, without any formatting")
+        found.add(name)
+    if missing := _NEEDED - found:
+        raise ValueError(f"{', '.join(sorted(missing))} must appear, or files of different jobs would share a name")
+    if not template.startswith("{project}/") or not template.endswith(".{ext}"):
+        raise ValueError("must start with {project}/ and end with .{ext}")
+    checked(library_key(template, project="p", day=date(2000, 1, 1), code="c0de", index=0, media_type="image/png"))
+
+
+def file_type(media_type: str) -> Literal["image", "video"]:
+    """The kind of a staged file."""
+    return "video" if media_type.startswith("video/") else "image"
+
+
+def library_key(
+    template: str, *, project: str, day: date, code: str, index: int, media_type: str, suffix: int = 1
+) -> str:
+    """Where a file goes; from `suffix` 2 on, with that number before the extension. Raises ValueError if unsafe.
+
+    The index has two digits (a job has at most 16 pictures), so that names sort as pictures do.
+    """
+    if not re.fullmatch(SLUG_PATTERN, project):
+        raise ValueError(f"{project!r} is not the slug of a project")
+    extension = EXTENSIONS[media_type]
+    key = template.format(
+        project=f"{project}_" if project in RESERVED_FOLDERS else project,
+        date=day.isoformat(),
+        year=f"{day.year:04d}",
+        month=f"{day.month:02d}",
+        type=file_type(media_type),
+        code=code,
+        index=f"{index:02d}",
+        ext=extension,
+    )
+    if suffix > 1:
+        key = f"{key.removesuffix(f'.{extension}')}-{suffix}.{extension}"
+    return checked(key)
+
+
+def thumbnail_key(file_id: UUID) -> str:
+    """Where the thumbnail of a file goes. Folders by the random end of the id, so that they fill evenly."""
+    return f"thumbnails/{file_id.hex[-2:]}/{file_id}.webp"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a filing ended. `code`, `message` and `retryable` say why, when it failed."""
+
+    filed: bool
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+
+
+FILED = Verdict(filed=True)
+
+
+def failed(code: str, message: str, *, retryable: bool) -> Verdict:
+    """The verdict that the outputs cannot be filed; `retryable` when making them again may help."""
+    return Verdict(False, code, message, retryable)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that is to be reserved: everything that will be known of it, except where it goes.
+
+    `key_of(n)` is the n-th choice of a key, counted from 1.
+    """
+
+    id: UUID
+    filing: JobFiling
+    staged: StagedOutput
+    key_of: Callable[[int], str]
+
+    @property
+    def settings(self) -> Settings:
+        """What makes this very picture again: the settings of the job with its own seed."""
+        return self.filing.settings.model_copy(update={"seed": self.staged.seed, "count": 1})
+
+
+def entries(filing: JobFiling, template: str) -> list[Entry] | Verdict:
+    """What a filing reserves, or why it cannot be filed at all."""
+    indexes = [staged.index for staged in filing.staged]
+    if len(set(indexes)) != len(indexes):
+        return failed("bad_listing", f"the worker listed an index twice: {indexes}", retryable=False)
+    found = []
+    for staged in filing.staged:
+
+        def key_of(suffix: int, staged: StagedOutput = staged) -> str:
+            return library_key(
+                template,
+                project=filing.job.project,
+                day=filing.date,
+                code=filing.job.code,
+                index=staged.index,
+                media_type=staged.media_type,
+                suffix=suffix,
+            )
+
+        try:
+            key_of(1)
+        except ValueError as error:
+            return failed("bad_key", str(error), retryable=False)
+        found.append(Entry(uuid7(), filing, staged, key_of))
+    return found
+
+
+def filing_id(filing: JobFiling) -> FilingId:
+    """What a filing is about; its repeats have the same."""
+    return filing.job.id, filing.attempt_id
+
+
+def answer(filing: JobFiling, verdict: Verdict, outputs: Sequence[Output]) -> Outgoing:
+    """The fact that answers one `JobFiling`, with the epoch and repeat number it asked under."""
+    job_id, attempt_id, epoch = filing.job.id, filing.attempt_id, filing.job.epoch
+    message: Filed | FilingFailed
+    if verdict.filed:
+        message = Filed(job_id=job_id, attempt_id=attempt_id, repeat=filing.repeat, epoch=epoch, outputs=tuple(outputs))
+    else:
+        message = FilingFailed(
+            job_id=job_id,
+            attempt_id=attempt_id,
+            repeat=filing.repeat,
+            epoch=epoch,
+            code=verdict.code,
+            message=verdict.message,
+            retryable=verdict.retryable,
+        )
+    ident = f"{epoch}:{message.wire.replace('.', ':')}:{job_id}:{attempt_id}"
+    return Outgoing(message, f"{ident}:{filing.repeat}" if filing.repeat else ident)
+
+
+def over(event: JobEvent, staged: Iterable[UUID]) -> set[UUID]:
+    """Which of the staged attempts of a job are over, now that the job has ended.
+
+    A job that failed or was cancelled may be retried under the same id, and its end may be heard late: an attempt
+    that is newer than the end it tells of must keep its files. Attempt ids are UUIDv7 made by the ledger, so they sort
+    by time: over are the attempt that the event names and those before it; if it names none, those made
+    before the event. (Should clocks of ledger instances disagree so much that a living attempt looks older, its filing
+    fails as missing and the generator draws the picture again.)
+    """
+    last = event.job.attempt_id
+    if last is not None:
+        return {attempt for attempt in staged if attempt.int <= last.int}
+    return {attempt for attempt in staged if _minted(attempt) <= event.job.updated_at}
+
+
+def _minted(attempt: UUID) -> datetime:
+    """When a UUIDv7 was made (RFC 9562 §5.7)."""
+    return datetime.fromtimestamp((attempt.int >> 80) / 1000, UTC)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as the search knows them: folded, without punctuation, at most 64 characters each."""
+    return [word[:64] for word in re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())]
+
+
+def search_text(prompt: str, tags: Iterable[str]) -> str:
+    """The words by which a file is found."""
+    return " ".join(sorted({*words(prompt), *words(" ".join(tags))}))

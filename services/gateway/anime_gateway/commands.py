@@ -1,0 +1,135 @@
+"""Sends commands to the ledger and waits for their answers.
+
+A command is stored by the broker before it counts as sent; its answer is an event that names the command's id. Whoever
+is not answered in time gets the promise that it will be carried out; whoever cannot know whether the broker stored it is
+told exactly that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from anime_common import failpoints
+from anime_common.bus import Bus, Stored
+from anime_common.contracts.jobs import CommandDone, CommandRefused
+from anime_common.messages import Message, Outgoing, uuid7
+from anime_common.outcomes import Refused, Unavailable
+from anime_gateway import metrics
+from anime_gateway.feed import ANSWERS, readable
+
+log = structlog.get_logger(__name__)
+
+CLIENT = "gateway"
+PAUSE = 0.1
+
+
+class CommandRefusal(Refused):
+    """The ledger refused a command; `job_id` is the job's, if it has one."""
+
+    def __init__(self, answer: CommandRefused) -> None:
+        super().__init__(answer.status, answer.code, answer.message, answer.field)
+        self.job_id = answer.job_id
+
+
+class OutcomeUnknown(Refused):
+    """The broker did not confirm a command: it may be stored or not. Asking again with the same ids is safe."""
+
+    def __init__(self, job: str) -> None:
+        text = "the message bus did not confirm the command in time; look whether it took effect, or send it again"
+        super().__init__(504, "outcome_unknown", text)
+        self.job = job
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command that is stored; `answer` is absent when the ledger has not answered in time."""
+
+    id: UUID
+    answer: CommandDone | None
+
+
+class Commands:
+    """The commands under way. `wait` is for answers, `publish_wait` for the broker's confirmation; seconds."""
+
+    def __init__(self, bus: Bus, *, wait: float, publish_wait: float) -> None:
+        self._bus = bus
+        self._wait = wait
+        self._publish_wait = publish_wait
+        self._waiting: dict[str, asyncio.Future[CommandDone | CommandRefused]] = {}
+
+    def overhear(self, stored: Stored) -> None:
+        """Take in an event: it may be the answer somebody waits for."""
+        if not stored.subject.startswith(ANSWERS):
+            return
+        waiting = self._waiting.get(stored.subject.rsplit(".", 1)[-1])
+        if waiting is None or waiting.done():
+            return
+        answer = readable(stored)
+        if isinstance(answer, (CommandDone, CommandRefused)):
+            waiting.set_result(answer)
+
+    async def send(self, command: Message, job: str, *, wait: float = 0.0) -> Sent:
+        """Send a command about `job`; raises CommandRefusal or OutcomeUnknown. Waits longer if `wait` is more."""
+        ident = uuid7()
+        answered: asyncio.Future[CommandDone | CommandRefused] = asyncio.get_running_loop().create_future()
+        self._waiting[str(ident)] = answered
+        out = Outgoing(command, str(ident), (("client", CLIENT),))
+        name = command.wire.removeprefix("jobs.")
+        try:
+            await failpoints.hit(f"gateway.{name}.before_publish")
+            if not await self._stored(out, answered):
+                metrics.COMMANDS.labels(command=name, outcome="unknown").inc()
+                raise OutcomeUnknown(job)
+            await failpoints.hit(f"gateway.{name}.after_publish")
+            await asyncio.wait({answered}, timeout=max(self._wait, wait))
+        finally:
+            del self._waiting[str(ident)]
+        answer = answered.result() if answered.done() else None
+        if isinstance(answer, CommandRefused):
+            metrics.COMMANDS.labels(command=name, outcome="refused").inc()
+            raise CommandRefusal(answer)
+        metrics.COMMANDS.labels(command=name, outcome="done" if answer else "pending").inc()
+        return Sent(ident, answer)
+
+    async def _stored(self, out: Outgoing, answered: asyncio.Future[CommandDone | CommandRefused]) -> bool:
+        """Publish until the broker confirms, or the answer shows that it has; False when neither comes in time."""
+        publishing = asyncio.create_task(self._publish(out))
+        try:
+            done, _ = await asyncio.wait(
+                {publishing, answered},
+                timeout=self._publish_wait,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if publishing in done:
+                publishing.result()
+            return bool(done)
+        finally:
+            publishing.cancel()
+
+    async def _publish(self, out: Outgoing) -> None:
+        while True:
+            try:
+                await self._bus.publish(out)
+            except Unavailable as error:
+                log.warning("publish_repeated", command=out.id, error=str(error))
+                await asyncio.sleep(PAUSE)
+            else:
+                return
+
+
+def job_id_of(key: str | None) -> UUID:
+    """A new job's id: the same for the same `Idempotency-Key`, else a new UUIDv7."""
+    return keyed_id("job", key) if key is not None else uuid7()
+
+
+def keyed_id(what: str, key: str) -> UUID:
+    """The id that belongs to a caller's key: a UUIDv8 (RFC 9562 §5.8) of what is made, the client and the key."""
+    digest = hashlib.sha256(f"{what}\n{CLIENT}\n{key}".encode()).digest()[:16]
+    value = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62)
+    return UUID(int=value | 8 << 76 | 0b10 << 62)
+

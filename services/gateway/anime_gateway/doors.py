@@ -1,0 +1,117 @@
+"""What every request passes before anything reads it: any web page in a browser can reach localhost.
+
+`Host` must be a loopback name (else a page could rebind its own name to this address), `Origin` must be our own, and
+what writes must be JSON (a form cannot send it). Sizes are bounded. Every response gets the usual protective headers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+from starlette.datastructures import Headers, MutableHeaders
+
+from anime_common.tracing import span
+from anime_gateway import metrics
+from anime_gateway.problems import problem
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Doors:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, max_body: int) -> None:
+        self.app = app
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on with protective headers, a trace and a measured time."""
+        headers = Headers(scope=scope)
+        began = time.perf_counter()
+        status = 500
+
+        async def guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                found = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    found.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, guarded)
+        elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
+            await self.app(scope, receive, guarded)
+            return
+        else:
+            with span(scope["method"], traceparent=headers.get("traceparent"), kind=SpanKind.SERVER):
+                await self.app(scope, receive, guarded)
+                trace.get_current_span().update_name(f"{scope['method']} {route_of(scope)}")
+        if scope["type"] == "http":
+            route = "refused" if refusal is not None else route_of(scope)
+            seconds = time.perf_counter() - began
+            metrics.REQUEST_SECONDS.labels(method=known_method(scope), route=route, status=str(status)).observe(seconds)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        host = headers.get("host", "")
+        if hostname(host) not in LOOPBACK:
+            text = f"this server is not {host!r}: use localhost or 127.0.0.1"
+            return problem(421, "wrong_host", text, field="Host")
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() not in {f"http://{host}".lower(), f"https://{host}".lower()}:
+            return problem(403, "foreign_origin", "pages of other origins may not use this server", field="Origin")
+        if scope["type"] != "http":
+            return None
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self.max_body:
+            return too_large(self.max_body)
+        kind = headers.get("content-type")
+        if scope["method"] in WRITES and (kind is not None or length != "0") and not is_json(kind):
+            return problem(415, "not_json", "send JSON, with Content-Type: application/json", field="Content-Type")
+        return None
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that answered: of bounded number, unlike paths."""
+    return getattr(scope.get("route"), "path", "unknown")
+
+
+def known_method(scope: Scope) -> str:
+    """The method, as a label of bounded number."""
+    method: str = scope["method"]
+    return method if method in WRITES | {"GET", "HEAD", "OPTIONS"} else "other"
+
+
+def too_large(limit: int) -> Response:
+    """A body over the limit; the rest of it is not read."""
+    return problem(413, "too_large", f"the body is larger than {limit} bytes", headers={"Connection": "close"})
+
+
+def hostname(host: str) -> str:
+    """The name in a `Host` header, without its port."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdecimal() else host.lower()
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body is declared to be JSON in UTF-8."""
+    media_type, *parameters = (content_type or "").lower().replace(" ", "").split(";")
+    return media_type == "application/json" and all(
+        parameter in {"", "charset=utf-8", 'charset="utf-8"'} for parameter in parameters
+    )

@@ -1,0 +1,140 @@
+"""What people see: the data of stream events, and the answers that only the gateway composes."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from anime_common.contracts.files import FileView, LibraryStats
+from anime_common.contracts.jobs import (
+    CatalogueEntry,
+    Description,
+    JobView,
+    LedgerStats,
+    Project,
+    ProjectName,
+    ProjectState,
+    QueueState,
+    WorkerView,
+)
+from anime_common.contracts.vocabulary import Output
+from anime_common.messages import Model, Request
+
+BASE = "/api/anime"
+
+
+def job_url(job_id: UUID | str) -> str:
+    """Where a job is."""
+    return f"{BASE}/jobs/{job_id}"
+
+
+def with_urls(file: FileView) -> FileView:
+    """A file with the addresses of its bytes."""
+    url = f"{BASE}/files/{file.id}"
+    thumbnail = f"{url}/thumbnail" if file.thumbnail_key else None
+    return file.model_copy(update={"content_url": f"{url}/content", "thumbnail_url": thumbnail})
+
+
+class JobData(Model):
+    """Event `job`: something became true of a job; `job` is the job after it."""
+
+    type: str = Field(
+        description="accepted, queued, dispatched, started, filing, completed, failed, cancelled or updated"
+    )
+    job: JobView
+
+
+class FileData(Model):
+    """Event `file`: something happened in the library. `outputs` of `filed`, `file` of `updated`."""
+
+    type: Literal["filed", "filing_failed", "updated", "deleted"]
+    job_id: UUID | None = None
+    file_id: UUID | None = None
+    outputs: tuple[Output, ...] = ()
+    file: FileView | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class ProjectData(Model):
+    """Event `project`: a project was made, changed or deleted."""
+
+    type: Literal["changed", "deleted"]
+    project: Project
+
+
+class SnapshotData(Model):
+    """Event `snapshot`: every job that has not ended (or the one asked for), newest first; later events follow."""
+
+    jobs: tuple[JobView, ...]
+    truncated: bool = Field(False, description="There are more; `GET /jobs` lists them.")
+    queue: QueueState | None = None
+
+
+class ResetData(Model):
+    """Event `reset`: the stream cannot go on from where the client was; forget everything, a snapshot follows."""
+
+    reason: Literal["unknown", "other_stream", "future", "too_old", "too_far", "streams_replaced"]
+    detail: str
+
+
+class Pending(Model):
+    """A command that is stored and not answered yet; it is carried out as soon as the ledger is back."""
+
+    command_id: UUID
+    job_id: str = Field(description="The job, as the request named it; of a new job, its id.")
+    job_url: str = Field(description="Where to ask for the job. Until the ledger knows it, that answers 404.")
+    detail: str
+
+
+class Part(Model):
+    """How one part of the system is."""
+
+    ok: bool
+    detail: str | None = None
+
+
+class Health(Model):
+    """How the system is: `degraded` when only the prompt optimiser is away, which stops nothing."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    parts: dict[str, Part]
+
+
+class GatewayStats(Model):
+    """What this gateway holds."""
+
+    streams: int = Field(description="Event streams and subscriptions that are open.")
+    running: int = Field(description="Attempts it follows.")
+
+
+class Stats(Model):
+    """Counts of the ledger, of the library and of this gateway."""
+
+    jobs: LedgerStats
+    files: LibraryStats
+    gateway: GatewayStats
+
+
+class WorkerList(Model):
+    """All generators."""
+
+    items: tuple[WorkerView, ...]
+    next: None = None
+
+
+class ModelList(Model):
+    """All models."""
+
+    items: tuple[CatalogueEntry, ...]
+    next: None = None
+
+
+class ProjectReplacement(Request):
+    """All that a person may set of a project; the slug stays, as it is the folder of its files."""
+
+    name: ProjectName
+    description: Description = ""
+    state: ProjectState = ProjectState.ACTIVE

@@ -1,0 +1,145 @@
+"""Checkpoints become pipelines here: which files are taken, in which precision, on which device.
+
+Nothing is asked of a hub, no pickle is opened, no code that lies beside a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+from anime_generator.engines.previews import PreviewMap, fit_preview_map
+from anime_generator.engines.protocol import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anime_generator.device import Device
+    from anime_generator.registry import ModelSpec
+
+FAMILIES: dict[str, Any] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+_BY_CLASS = {pipeline.__name__: pipeline for pipeline in FAMILIES.values()}
+_LIBRARIES = {"diffusers", "transformers", None}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A model in memory: its pipeline, the sampler configuration it was trained with, its preview map, its bytes."""
+
+    pipe: Any
+    trained: dict[str, Any]
+    preview: PreviewMap
+    size: int
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder."""
+        return self.pipe.vae
+
+    def to_pixels(self, latent: Any) -> Any:
+        """Decode one latent (channels, h, w) to a PIL picture."""
+        config = self.vae.config
+        scaled = latent[None].to(self.vae.dtype)
+        if (mean := getattr(config, "latents_mean", None)) and (std := getattr(config, "latents_std", None)):
+            mean, std = (torch.tensor(part, device=scaled.device).view(1, -1, 1, 1) for part in (mean, std))
+            scaled = (scaled * std / config.scaling_factor + mean).to(self.vae.dtype)
+        else:
+            scaled = scaled / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        with torch.no_grad():
+            pixels = self.vae.decode(scaled, return_dict=False)[0]
+        return self.pipe.image_processor.postprocess(pixels, output_type="pil")[0]
+
+
+def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
+    """A model on its device, ready to draw; raises EngineError when its files cannot be used."""
+    dtype = choose_dtype(spec, device)
+    try:
+        pipe = _from_files(spec, dtype)
+    except EngineError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}", retryable=False) from error
+    pipe.set_progress_bar_config(disable=True)
+    # Some encoders keep the precision of their file whatever was asked for: one precision for all.
+    pipe.to(device.torch_name, dtype)
+    if device.kind == "cuda":
+        # Tensor cores want NHWC; on the CPU it made no difference that could be measured.
+        pipe.unet.to(memory_format=torch.channels_last)
+        pipe.vae.to(memory_format=torch.channels_last)
+    if dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
+        pipe.vae.to(torch.float32)  # its activations exceed the range of half precision (the SDXL autoencoder)
+    size = sum(_size(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module))
+    return Resident(pipe, dict(pipe.scheduler.config), fit_preview_map(pipe.vae, _encoder(pipe.vae)), size)
+
+
+def choose_dtype(spec: ModelSpec, device: Device) -> Any:
+    """The precision to compute in: half on a card, single on the CPU, unless the registry says otherwise."""
+    if spec.precision != "auto":
+        return _DTYPES[spec.precision]
+    return torch.float16 if device.kind == "cuda" else torch.float32
+
+
+def _from_files(spec: ModelSpec, dtype: Any) -> Any:
+    if spec.source is None:
+        raise EngineError("model_unusable", f"models.{spec.key}.source is missing", retryable=False)
+    if spec.source.is_dir():
+        return _class_of(spec, spec.source).from_pretrained(
+            spec.source,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    if spec.config is None:
+        reason = f"models.{spec.key}.config is missing: a single file needs a folder with its family's configuration"
+        raise EngineError("model_unusable", reason, retryable=False)
+    family = _class_of(spec, spec.config)
+    extra = {"safety_checker": None, "feature_extractor": None} if family is StableDiffusionPipeline else {}
+    return family.from_single_file(
+        str(spec.source), config=str(spec.config), dtype=dtype, local_files_only=True, **extra
+    )
+
+
+def _class_of(spec: ModelSpec, folder: Path) -> Any:
+    """The pipeline class that a folder asks for, if it is one we know and wants no code of its own."""
+    index_file = folder / "model_index.json"
+    try:
+        index = json.loads(index_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = f"{spec.key}: {index_file} cannot be read: {error}"
+        raise EngineError("model_unusable", reason, retryable=False) from error
+    found = _BY_CLASS.get(index.get("_class_name"))
+    if found is None or (spec.family and FAMILIES.get(spec.family) is not found):
+        reason = f"{spec.key}: {index.get('_class_name')} is not of family {spec.family or ' or '.join(FAMILIES)!r}"
+        raise EngineError("model_unusable", reason, retryable=False)
+    foreign = [
+        name for name, value in index.items() if isinstance(value, list) and value[:1] and value[0] not in _LIBRARIES
+    ]
+    if foreign:
+        reason = f"{spec.key}: {', '.join(foreign)} would run code that came with the checkpoint: refused"
+        raise EngineError("model_unusable", reason, retryable=False)
+    return found
+
+
+def _encoder(vae: Any) -> Any:
+    """Pixels in [-1, 1] to latents as the sampler sees them, without noise."""
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+
+    def encode(pixels: Any) -> Any:
+        encoded = vae.encode(pixels)
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return (latents - shift) * vae.config.scaling_factor
+
+    return encode
+
+
+def _size(module: Any) -> int:
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

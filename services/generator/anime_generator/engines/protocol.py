@@ -1,0 +1,143 @@
+"""What an engine is: loads models and draws pictures, telling of every phase and denoising step as it happens.
+
+Engines are synchronous and run in a process of their own; one call at a time. Everything they tell goes through one
+callback, from the calling thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from PIL.Image import Image
+
+    from anime_common.contracts.generator import OfferedJob
+    from anime_common.contracts.vocabulary import ModelInfo, Phase
+    from anime_generator.registry import ModelSpec
+
+
+class EngineError(Exception):
+    """Why pictures could not be made. `poisoned` when the process that raised it must not be used again."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool, poisoned: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.message, self.retryable, self.poisoned = code, message, retryable, poisoned
+
+
+class Cancelled(Exception):
+    """Every picture of the forward pass in work was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Settings that all engines share. Prompt embeddings in bytes, previews in pixels of their longer side."""
+
+    embedding_cache: int = 64 << 20
+    preview_every: int = 3
+    preview_size: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a request: its index within the job, and its own seed."""
+
+    attempt_id: UUID
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBegan:
+    """What the engine does now, for these pictures."""
+
+    phase: Phase
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """Denoising step `step` of `steps` is done for these pictures."""
+
+    pictures: tuple[Picture, ...]
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Previewed:
+    """How a picture in work will look, as a small JPEG."""
+
+    picture: Picture
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture is done."""
+
+    picture: Picture
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that the person who asked should know, although the picture is made."""
+
+    attempt_id: UUID
+    text: str
+
+
+EngineEvent = PhaseBegan | Stepped | Previewed | Drawn | Warned
+OnProgress = Callable[[EngineEvent], None]
+
+
+class Cancel(Protocol):
+    """Which requests have been cancelled; may change at any moment."""
+
+    def asked(self, attempt_id: UUID) -> bool:
+        """Whether this request was cancelled."""
+
+
+class Engine(Protocol):
+    """Makes pictures with the models of one kind."""
+
+    def describe(self, spec: ModelSpec) -> ModelInfo:
+        """What this engine can do with a model, without loading it."""
+
+    def load(self, spec: ModelSpec, *, warm_up: bool = False) -> int:
+        """Make a model resident; returns the bytes it occupies. `warm_up` runs it once.
+
+        Raises EngineError; then nothing of the model stays in memory.
+        """
+
+    def generate(
+        self, spec: ModelSpec, requests: Sequence[OfferedJob], on_progress: OnProgress, cancel: Cancel
+    ) -> None:
+        """Draw every picture of the requests with a resident model.
+
+        All requests have an equal `Settings.batch_key()`, checked against `describe`. Each picture is told as `Drawn`
+        once; those of a cancelled request are left out from the next step boundary on, without stopping the others.
+        Raises EngineError.
+        """
+
+    def unload(self, key: str) -> None:
+        """Give up a model; nothing happens when it is not resident."""
+
+
+def plan_passes(requests: Sequence[OfferedJob], limit: int) -> list[tuple[Picture, ...]]:
+    """The pictures of all requests in forward passes of at most `limit`; picture i of a request has seed + i."""
+    pictures = [
+        Picture(request.attempt_id, index, (request.settings.seed + index) % 2**32)
+        for request in requests
+        for index in range(request.settings.count)
+    ]
+    return [tuple(pictures[start : start + limit]) for start in range(0, len(pictures), limit)]
+
+
+def wanted(pictures: Sequence[Picture], cancel: Cancel) -> tuple[Picture, ...]:
+    """The pictures whose requests have not been cancelled."""
+    return tuple(picture for picture in pictures if not cancel.asked(picture.attempt_id))

@@ -1,0 +1,219 @@
+"""Honest progress of one attempt. Pure: time is an argument, in seconds.
+
+Percent is work done over work expected, weighted by what each phase took before (`Costs`); it never falls and never
+exceeds 99, because an attempt does not know when its job is completed. The remaining time comes from the steps of this
+very attempt as soon as there are two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import TYPE_CHECKING
+
+from anime_common.contracts.vocabulary import AttemptProgress, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+CEILING = 99.0
+RECENT_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds: to load the model, to encode the prompts, for one step of a pass, to decode and to save one picture.
+
+    `measured` is whether they come from this worker's own runs.
+    """
+
+    loading: float = 5.0
+    encoding: float = 0.1
+    step: float = 0.2
+    decoding: float = 0.2
+    saving: float = 0.1
+    measured: bool = False
+
+
+class History:
+    """What phases took, by model: costs a pixel for steps, decoding and saving, plain seconds for the rest."""
+
+    WEIGHT = 0.3
+    """Of the newest run in the running mean."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Costs] = {}
+
+    def costs(self, model: str, pixels: int) -> Costs:
+        """What to expect of a picture with that many pixels."""
+        known = self._known.get(model)
+        if known is None:
+            return Costs()
+        return replace(known, step=known.step * pixels, decoding=known.decoding * pixels, saving=known.saving * pixels)
+
+    def learn(self, model: str, pixels: int, *, pictures: int, step: float | None, timings: dict[Phase, float]) -> None:
+        """Remember a finished attempt: seconds a phase for its `pictures`, and the mean length of its steps."""
+        known = self._known.get(model)
+        share = 1 / (pixels * max(pictures, 1))
+        seen = Costs(
+            loading=timings.get(Phase.LOADING) or (known or Costs()).loading,
+            encoding=timings.get(Phase.ENCODING, 0.0),
+            step=(step if step is not None else timings.get(Phase.SAMPLING, 0.0)) / pixels,
+            decoding=timings.get(Phase.DECODING, 0.0) * share,
+            saving=timings.get(Phase.SAVING, 0.0) * share,
+            measured=True,
+        )
+        self._known[model] = seen if known is None else _mean(known, seen, self.WEIGHT)
+
+
+def _mean(old: Costs, new: Costs, weight: float) -> Costs:
+    def between(before: float, after: float) -> float:
+        return before + (after - before) * weight
+
+    return Costs(
+        loading=between(old.loading, new.loading),
+        encoding=between(old.encoding, new.encoding),
+        step=between(old.step, new.step),
+        decoding=between(old.decoding, new.decoding),
+        saving=between(old.saving, new.saving),
+        measured=True,
+    )
+
+
+@dataclass(slots=True)
+class Tracker:
+    """How far one attempt is: fed with what the engine reports, read as `AttemptProgress`."""
+
+    job_id: UUID
+    attempt_id: UUID
+    images: int
+    steps: int
+    costs: Costs
+    phase: Phase = Phase.LOADING
+    preview: bool = False
+    _cold: bool = False
+    _encoded: bool = False
+    _sampled: dict[int, int] = field(default_factory=dict)
+    _decoded: set[int] = field(default_factory=set)
+    _saved: set[int] = field(default_factory=set)
+    _current: tuple[int, ...] = ()
+    _width: int = 1
+    _last: float | None = None
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
+    _floor: float = 0.0
+
+    def loading(self) -> None:
+        """The model is not in memory: loading it is part of the work."""
+        self._cold = True
+
+    def begin(self, phase: Phase, now: float) -> None:
+        """A phase begins."""
+        self.phase = phase
+        if phase is not Phase.LOADING:
+            self._encoded = self._encoded or phase is not Phase.ENCODING
+        if phase is Phase.SAMPLING:
+            self._last = now
+
+    def stepped(self, indexes: Iterable[int], step: int, width: int, now: float) -> None:
+        """Step `step` is done for these pictures of ours, in a pass of `width` pictures, others' included."""
+        self._current, self._width = tuple(indexes), max(width, 1)
+        for index in self._current:
+            self._sampled[index] = max(step, self._sampled.get(index, 0))
+        if self._last is not None:
+            self._recent.append(now - self._last)
+        self._last = now
+
+    def painted(self, index: int) -> None:
+        """A picture is decoded and encoded."""
+        self._decoded.add(index)
+
+    def saved(self, index: int) -> None:
+        """A picture is staged."""
+        self._decoded.add(index)
+        self._saved.add(index)
+
+    def step_seconds(self) -> float | None:
+        """Mean length of the latest steps; the very first one counts once there is nothing better."""
+        return sum(self._recent) / len(self._recent) if self._recent else None
+
+    def view(self) -> AttemptProgress:
+        """The progress now; percent is at least what it was at the last call."""
+        total = self._loading_cost() + self.costs.encoding + self.images * self._picture_cost()
+        done = 0.0
+        if self.phase is not Phase.LOADING:
+            done += self._loading_cost()
+        if self._encoded:
+            done += self.costs.encoding
+        for index in range(self.images):
+            done += self._picture_done(index)
+        percent = min(CEILING, 100 * done / total) if total > 0 else 0.0
+        self._floor = max(self._floor, percent)
+        sampling = self.phase is Phase.SAMPLING
+        return AttemptProgress(
+            job_id=self.job_id,
+            attempt_id=self.attempt_id,
+            phase=self.phase,
+            step=self._sampled.get(self._current[0], 0) if sampling and self._current else (0 if sampling else None),
+            steps=self.steps if sampling else None,
+            image=min(self._current[0] if self._current else 0, self.images - 1),
+            images=self.images,
+            percent=round(self._floor, 1),
+            eta_seconds=self._eta(),
+            preview=self.preview,
+        )
+
+    def _loading_cost(self) -> float:
+        return self.costs.loading if self._cold else 0.0
+
+    def _picture_cost(self) -> float:
+        return self.steps * self.costs.step + self.costs.decoding + self.costs.saving
+
+    def _picture_done(self, index: int) -> float:
+        if index in self._saved:
+            return self._picture_cost()
+        if index in self._decoded:
+            return self.steps * self.costs.step + self.costs.decoding
+        return min(self._sampled.get(index, 0), self.steps) * self.costs.step
+
+    def _eta(self) -> float | None:
+        """Seconds until the last picture is staged; None until a step was measured, here or in an earlier run."""
+        step = self.step_seconds() or (self.costs.step if self.costs.measured else None)
+        if step is None:
+            return None
+        unfinished = [index for index in range(self.images) if index not in self._decoded]
+        in_work = [self.steps - self._sampled[index] for index in unfinished if index in self._sampled]
+        untouched = len(unfinished) - len(in_work)
+        steps_left = max(in_work, default=0) + ceil(untouched / self._width) * self.steps
+        left = steps_left * step
+        left += len(unfinished) * self.costs.decoding + (self.images - len(self._saved)) * self.costs.saving
+        if self._cold and self.phase is Phase.LOADING:
+            left += self.costs.loading
+        return round(left, 2)
+
+
+class Pacer:
+    """At most `limit` messages in any `window` seconds; `reserve` of them are kept for urgent ones."""
+
+    def __init__(self, limit: int = 10, window: float = 1.0, reserve: int = 4) -> None:
+        self._limit = limit
+        self._window = window
+        self._reserve = reserve
+        self._sent: deque[float] = deque()
+
+    def admit(self, now: float, *, urgent: bool = False) -> bool:
+        """Whether a message may go out now; if so it counts."""
+        while self._sent and now - self._sent[0] >= self._window:
+            self._sent.popleft()
+        if len(self._sent) >= self._limit - (0 if urgent else self._reserve):
+            return False
+        self._sent.append(now)
+        return True
+
+    def wait(self, now: float) -> float:
+        """Seconds until an ordinary message would be admitted."""
+        room = self._limit - self._reserve
+        if len(self._sent) < room:
+            return 0.0
+        return max(self._sent[len(self._sent) - room] + self._window - now, 0.0)

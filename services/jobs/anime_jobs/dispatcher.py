@@ -1,0 +1,346 @@
+"""The one active scheduler: hears heartbeats, compares, gives jobs to workers.
+
+All writes go over the leader's connection.
+
+One look at the whole (`_tick`) happens at each wake (a commit, a heartbeat) and at least every `tick` seconds:
+heartbeats → stored workers and models → what is lost, repeated or due → plan → offers → orders → the queue's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from anime_common import failpoints, outbox, provision, topology
+from anime_common.bus import ApiError, Received
+from anime_common.contracts.generator import Heartbeat, Offer, OfferedJob
+from anime_common.contracts.vocabulary import JobState
+from anime_common.messages import Outgoing, uuid7
+from anime_common.outcomes import Unavailable
+from anime_jobs import metrics, roster, store
+from anime_jobs.changes import advance, outgoing
+from anime_jobs.fleet import Fleet, View, free_workers, judge
+from anime_jobs.model import DeadlinePassed, Dispatch, ModelAnnounced, OfferFenced, OfferRepeated, Record, WorkerLost
+from anime_jobs.queue import waiting_of
+from anime_jobs.scheduler import PlannedOffer, plan
+
+if TYPE_CHECKING:
+    from anime_common.bus import Bus
+    from anime_jobs.handlers import Ledger
+    from anime_jobs.queries import Queries
+
+log = structlog.get_logger(__name__)
+
+PER_PROJECT = 64
+"""How many waiting jobs of each project and class one plan looks at."""
+
+FACTS_CACHE = 0.2
+STORE_HEARTBEAT = 10.0
+
+
+@dataclass(slots=True)
+class _Facts:
+    """How far the ledger has consumed the facts: the stream's creation, and the ack floor of our consumer."""
+
+    created: str = ""
+    floor: int = 0
+    at: float = 0.0
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Made once a process; `run` works only while this process leads."""
+
+    bus: Bus
+    ledger: Ledger
+    fleet: Fleet
+    queries: Queries
+    committed: Callable[[], None]
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _stored: dict[str, tuple[UUID, float, int]] = field(default_factory=dict)
+    _facts: _Facts = field(default_factory=_Facts)
+    _start_tail: tuple[str, int] = ("", 0)
+    _since: float = 0.0
+    _applied: float = 0.0
+    _queue_told: float = 0.0
+
+    def wake(self) -> None:
+        """Something has changed."""
+        self._wake.set()
+
+    async def on_heartbeat(self, received: Received) -> None:
+        """Take a heartbeat; every instance hears them."""
+        try:
+            heartbeat = Heartbeat.parse(received.data)
+        except ValidationError as error:
+            log.warning("bad_heartbeat", subject=received.subject, error=str(error))
+            return
+        if received.subject != heartbeat.subject_for():
+            log.warning("bad_heartbeat", subject=received.subject, error=f"names the worker {heartbeat.worker}")
+            return
+        self.fleet.hear(heartbeat, asyncio.get_running_loop().time(), datetime.now(UTC))
+        self.wake()
+
+    def topology_changed(self) -> None:
+        """The bus has come back, perhaps without its streams: apply the topology at the next look."""
+        self._applied = 0.0
+        self._facts = _Facts()
+        self.wake()
+
+    async def run(self, connection: store.Connection) -> None:
+        """Schedule while leading; raises when the leader's connection is lost."""
+        settings = self.ledger.settings
+        loop = asyncio.get_running_loop()
+        self._since, self._stored, self._applied = loop.time(), {}, 0.0
+        self._start_tail = ("", 0)
+        while True:
+            self._wake.clear()
+            began = loop.time()
+            await self._tick(connection)
+            metrics.PLAN_SECONDS.observe(loop.time() - began)
+            pause = settings.tick
+            soon = await store.next_wake(connection)
+            if soon is not None:
+                pause = min(pause, max((soon - datetime.now(UTC)).total_seconds(), 0.01))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+
+    async def _tick(self, connection: store.Connection) -> None:
+        await self._apply_topology()
+        await self._read_facts()
+        await self._store_heartbeats(connection)
+        known = {
+            row["worker"]: row["incarnation"] for row in await roster.workers(connection) if row["status"] == "live"
+        }
+        active = await store.active(connection)
+        view = await self._view(connection, known, active)
+        verdict = judge(active, known, view)
+        due = [(record, DeadlinePassed()) for record in active if _is_due(record, view.at)]
+        announced = await self._announced(connection)
+        for worker, incarnation in verdict.lost:
+            log.warning("worker_lost", worker=worker, incarnation=str(incarnation))
+            await roster.lose_worker(connection, worker, incarnation)
+        inputs: list[tuple[Record, object]] = [*verdict.inputs, *due, *announced]
+        if inputs:
+            await self._advance(connection, inputs)
+            active = await store.active(connection)
+        await self._dispatch(connection, active, view)
+        for order in verdict.orders:
+            await self.bus.tell(order)
+        self.fleet.news.clear()
+        await self._tell_queue(connection)
+
+    async def _apply_topology(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._applied and loop.time() - self._applied < self.ledger.settings.topology_interval:
+            return
+        try:
+            await provision.apply(self.bus)
+            for worker in self.fleet.seen:
+                await provision.ensure_consumer(self.bus, topology.worker_consumer(worker))
+        except (Unavailable, ApiError) as error:
+            log.warning("topology_not_applied", error=str(error))
+            return
+        self._applied = loop.time()
+
+    async def _read_facts(self) -> None:
+        """Learn how far our consumer of facts is; on failure nothing counts as seen."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._facts.at < FACTS_CACHE:
+            return
+        consumer = topology.JOBS_FACTS
+        try:
+            info = await self.bus.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}", timeout=1.0)
+            if self._facts.created == "" or self._start_tail[0] == "":
+                state = await self.bus.stream_state(consumer.stream)
+                self._facts.created = state.created
+                if self._start_tail[0] == "":
+                    self._start_tail = (state.created, state.last)
+            self._facts.floor, self._facts.at = info["ack_floor"]["stream_seq"], loop.time()
+        except (Unavailable, ApiError):
+            self._facts = _Facts()
+
+    def _facts_seen(self, worker: str) -> bool:
+        """Whether every fact that the worker named as its last has been consumed."""
+        if not self._facts.created:
+            return False
+        seen = self.fleet.seen.get(worker)
+        if seen is None:
+            created, last = self._start_tail
+        elif seen.heartbeat.last_fact is None:
+            return True
+        else:
+            created, last = seen.heartbeat.last_fact.stream_created, seen.heartbeat.last_fact.sequence
+        return created != self._facts.created or self._facts.floor >= last
+
+    async def _store_heartbeats(self, connection: store.Connection) -> None:
+        loop = asyncio.get_running_loop()
+        for worker in list(self.fleet.news):
+            heartbeat = self.fleet.seen[worker].heartbeat
+            models = hash(heartbeat.models)
+            known = self._stored.get(worker)
+            same = known is not None and known[0] == heartbeat.incarnation and known[2] == models
+            if same and known is not None and loop.time() - known[1] < STORE_HEARTBEAT and not heartbeat.goodbye:
+                continue
+            try:
+                await provision.ensure_consumer(self.bus, topology.worker_consumer(worker))
+            except (Unavailable, ApiError) as error:
+                log.warning("worker_consumer_missing", worker=worker, error=str(error))
+                continue
+            lost = await roster.lost_among(connection, [heartbeat.incarnation])
+            if not lost:
+                async with connection.transaction():
+                    await roster.keep_worker(connection, heartbeat, "gone" if heartbeat.goodbye else "live")
+                    if known is None or known[2] != models:
+                        await roster.announce(connection, heartbeat.models)
+                self._stored[worker] = (heartbeat.incarnation, loop.time(), models)
+
+    async def _view(self, connection: store.Connection, known: dict[str, UUID], active: Sequence[Record]) -> View:
+        incarnations = {seen.heartbeat.incarnation for seen in self.fleet.seen.values()} | set(known.values())
+        incarnations |= {record.incarnation for record in active if record.incarnation is not None}
+        settings = self.ledger.settings
+        workers = set(known) | set(self.fleet.seen)
+        return View(
+            fleet=self.fleet,
+            now=asyncio.get_running_loop().time(),
+            deaf_until=max(self._since, self.bus.connected_since),
+            lost_after=settings.worker_lost_after,
+            lost=await roster.lost_among(connection, incarnations),
+            facts_seen={worker: self._facts_seen(worker) for worker in workers},
+            max_repeats=settings.offer_repeats,
+            at=datetime.now(UTC),
+        )
+
+    async def _announced(self, connection: store.Connection) -> list[tuple[Record, object]]:
+        """Waiting jobs whose model can be settled now."""
+        unsettled = await store.unsettled(connection)
+        if not unsettled:
+            return []
+        models = await roster.models(connection)
+        if not models:
+            return []
+        by_key = {info.key: info for info in models}
+        return [
+            (record, ModelAnnounced(by_key.get(record.job.request.model) if record.job.request.model else models[0]))
+            for record in unsettled
+        ]
+
+    async def _advance(self, connection: store.Connection, inputs: Iterable[tuple[Record, object]]) -> None:
+        """Apply what follows to jobs that have not changed since they were read; offers to be repeated go out again."""
+        sent: list[Outgoing] = []
+        repeated: dict[UUID, list[Record]] = {}
+        async with connection.transaction():
+            await store.lock(connection, [record.job.id for record, _ in inputs])
+            for record, message in inputs:
+                fresh = await store.find(connection, record.job.id)
+                if fresh is None or fresh.job.version != record.job.version or fresh.repeat != record.repeat:
+                    continue
+                after, messages = await advance(connection, fresh, message, self.ledger.moment())
+                sent += messages
+                self._note(record, after, message, repeated)
+            sent += [outgoing(self._offer(records)) for records in repeated.values()]
+            await outbox.add(connection, sent, "jobs")
+        if sent:
+            self.committed()
+
+    def _note(self, before: Record, after: Record, message: object, repeated: dict[UUID, list[Record]]) -> None:
+        worker = before.job.worker
+        if isinstance(message, OfferRepeated) and after.offer_id is not None:
+            metrics.OFFERS.labels(kind="repeated").inc()
+            repeated.setdefault(after.offer_id, []).append(after)
+        elif isinstance(message, OfferFenced) and worker is not None:
+            metrics.OFFERS.labels(kind="fenced").inc()
+            log.warning("offer_fenced", worker=worker, job_id=str(before.job.id))
+            self.fleet.rests[worker] = datetime.now(UTC) + timedelta(seconds=self.ledger.settings.offer_rest)
+        elif isinstance(message, WorkerLost):
+            log.warning("attempt_lost", worker=worker, job_id=str(before.job.id), reason=message.reason)
+        if after.state.ended and not before.state.ended:
+            metrics.ENDED.labels(state=after.state.value).inc()
+
+    async def _dispatch(self, connection: store.Connection, active: Sequence[Record], view: View) -> None:
+        workers = free_workers(active, view, look_ahead=self.ledger.settings.look_ahead)
+        if not any(worker.free or worker.ahead for worker in workers) or not self.bus.connected:
+            return
+        records = await store.waiting(connection, PER_PROJECT)
+        queue = [each for each in map(waiting_of, records) if each is not None]
+        if not queue:
+            return
+        served = await store.last_served(connection)
+        offers = plan(queue, workers, served, view.at, self.ledger.settings.rules())
+        if not offers:
+            return
+        sent: list[Outgoing] = []
+        async with connection.transaction():
+            await store.lock(connection, [job_id for offer in offers for job_id in offer.job_ids])
+            for offer in offers:
+                sent += await self._give(connection, offer)
+            await outbox.add(connection, sent, "jobs")
+            await failpoints.hit("jobs.dispatch.before_commit")
+        await failpoints.hit("jobs.dispatch.after_commit")
+        self.committed()
+
+    async def _give(self, connection: store.Connection, offer: PlannedOffer) -> list[Outgoing]:
+        """Give the jobs of an offer that still wait to its worker; the offer goes out before their events."""
+        offer_id = uuid7()
+        given: list[Record] = []
+        events: list[Outgoing] = []
+        for job_id in offer.job_ids:
+            record = await store.find(connection, job_id)
+            if record is None or record.state is not JobState.QUEUED or record.job.paused:
+                continue
+            message = Dispatch(offer.worker, offer.incarnation, uuid7(), offer_id)
+            after, messages = await advance(connection, record, message, self.ledger.moment())
+            given.append(after)
+            events += messages
+        if not given:
+            return []
+        metrics.OFFERS.labels(kind="made").inc()
+        return [outgoing(self._offer(given)), *events]
+
+    def _offer(self, records: Sequence[Record]) -> Offer:
+        first = records[0]
+        if first.offer_id is None or first.incarnation is None or first.job.worker is None:
+            raise TypeError(f"job {first.job.id} is {first.state}: it is not offered to anybody")
+        jobs = tuple(
+            OfferedJob(
+                job_id=record.job.id,
+                attempt_id=record.job.attempt_id,
+                attempt=record.job.attempt,
+                code=record.job.code,
+                project=record.job.project,
+                settings=record.job.settings,
+            )
+            for record in records
+            if record.job.attempt_id is not None and record.job.settings is not None
+        )
+        return Offer(
+            offer_id=first.offer_id,
+            repeat=first.repeat,
+            epoch=first.job.epoch,
+            worker=first.job.worker,
+            incarnation=first.incarnation,
+            jobs=jobs,
+        )
+
+    async def _tell_queue(self, connection: store.Connection) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._queue_told < self.ledger.settings.queue_interval or not self.bus.connected:
+            return
+        self._queue_told = loop.time()
+        state = await self.queries.compute_queue(connection)
+        for name, count in state.counts.items():
+            metrics.JOBS.labels(state=name.value).set(count)
+        await self.bus.tell(state)
+
+
+def _is_due(record: Record, now: datetime) -> bool:
+    waits = record.state in {JobState.PREPARING, JobState.FILING}
+    return waits and record.deadline is not None and now >= record.deadline

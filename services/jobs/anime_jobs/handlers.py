@@ -1,0 +1,247 @@
+"""What the ledger does with commands and facts: load, decide, save guarded, answer; inside one transaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from anime_common.consume import Delivery
+from anime_common.contracts.echo import OptimizeFailed, PromptOptimized
+from anime_common.contracts.files import Filed, FileDeleted, FilingFailed
+from anime_common.contracts.generator import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptFinished,
+    AttemptReleased,
+    AttemptStarted,
+)
+from anime_common.contracts.jobs import (
+    CancelJob,
+    CommandDone,
+    CommandRefused,
+    Job,
+    JobAccepted,
+    PrioritizeJob,
+    ProjectState,
+    RetryJob,
+    SubmitJob,
+)
+from anime_common.contracts.vocabulary import JobState, ModelInfo
+from anime_common.messages import TOKEN, Message, Outgoing
+from anime_common.outcomes import Refused, not_found
+from anime_jobs import admission, projects, roster, store
+from anime_jobs.changes import advance, moment, outgoing
+from anime_jobs.metrics import ENDED, SUBMITTED
+from anime_jobs.model import Moment, Record, optimize
+
+if TYPE_CHECKING:
+    from anime_common.pull import Pulled
+    from anime_jobs.settings import JobsSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the handlers need: settings and the epoch."""
+
+    settings: JobsSettings
+    epoch: int
+
+    def moment(self) -> Moment:
+        """Now, for a decision."""
+        return moment(self.settings.policy(), self.settings.zone())
+
+
+Handler = Callable[[Ledger, store.Connection, Delivery], Awaitable[Sequence[Outgoing]]]
+
+
+async def on_submit(ledger: Ledger, connection: store.Connection, delivery: Delivery) -> Sequence[Outgoing]:
+    """Make a job, or answer with the one that is there; a refusal is kept by job id."""
+    command: Any = delivery.message
+    client = delivery.envelope.last_token
+    try:
+        return await _accept(ledger, connection, command, client, delivery.id)
+    except Refused as refusal:
+        answer = refused(ledger, delivery.id, client, refusal, command.job_id)
+        await store.refuse(connection, command.job_id, delivery.id, client, answer.message.model_dump())
+        SUBMITTED.labels(outcome=refusal.code).inc()
+        return [answer]
+
+
+async def _accept(
+    ledger: Ledger, connection: store.Connection, command: SubmitJob, client: str, command_id: str
+) -> Sequence[Outgoing]:
+    fingerprint = admission.request_hash(client, command.request)
+    existing = await store.find(connection, command.job_id)
+    if existing is not None:
+        return [_replayed(ledger, existing, fingerprint, command_id, client)]
+    at = ledger.moment()
+    if command.expires_at is not None and command.expires_at < at.now:
+        raise Refused(410, "expired", f"the submit expired at {command.expires_at.isoformat()}", "expires_at")
+    admission.check_client(client, command.request)
+    record = await _new_record(ledger, connection, command, client, at)
+    while not await store.insert(connection, record):
+        existing = await store.find(connection, command.job_id)
+        if existing is not None:
+            return [_replayed(ledger, existing, fingerprint, command_id, client)]
+        code = admission.new_code()
+        record = replace(record, job=record.job.model_copy(update={"code": code}))
+    await store.forget_refusal(connection, record.job.id)
+    SUBMITTED.labels(outcome="accepted").inc()
+    messages: list[Message] = [JobAccepted(job=record.job)]
+    if record.state is JobState.PREPARING:
+        messages.append(optimize(record))
+    return [*map(outgoing, messages), done(ledger, command_id, client, 201, record.job)]
+
+
+def _replayed(ledger: Ledger, existing: Record, fingerprint: str, command_id: str, client: str) -> Outgoing:
+    if existing.request_hash != fingerprint:
+        text = f"job {existing.job.id} exists with another request: an id or Idempotency-Key stands for one request"
+        raise Refused(409, "idempotency_conflict", text)
+    return done(ledger, command_id, client, 200, existing.job)
+
+
+async def _new_record(
+    ledger: Ledger, connection: store.Connection, command: SubmitJob, client: str, at: Moment
+) -> Record:
+    request = command.request
+    project = await projects.find(connection, request.project)
+    if project is None:
+        text = f"there is no project {request.project!r}: make it first, or leave the field out for 'default'"
+        raise Refused(422, "unknown_project", text, "project")
+    if project.state is ProjectState.ARCHIVED:
+        raise Refused(422, "project_archived", f"the project {project.slug!r} is archived", "project")
+    seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
+    model = _model_for(request.model, await roster.models(connection))
+    settings = None
+    if model is not None:
+        settings = admission.resolve(request, model, request.prompt, request.negative_prompt, seed)
+    preparing = request.optimize
+    job = Job(
+        id=command.job_id,
+        code=admission.new_code(),
+        version=1,
+        epoch=ledger.epoch,
+        state=JobState.PREPARING if preparing else JobState.QUEUED,
+        client=client,
+        project_id=project.id,
+        project=project.slug,
+        priority=request.priority,
+        request=request,
+        settings=settings,
+        not_before=request.not_before,
+        message=None if settings else "waits for a worker that knows its model",
+        created_at=at.now,
+        updated_at=at.now,
+        queued_at=None if preparing else at.now,
+    )
+    return Record(
+        job=job,
+        request_hash=admission.request_hash(client, request),
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=seed,
+        deadline=at.now + timedelta(seconds=at.policy.prepare_nudge) if preparing else None,
+    )
+
+
+def _model_for(key: str | None, known: Sequence[ModelInfo]) -> ModelInfo | None:
+    """The model of a request; None while no worker has ever announced any. Raises Refused for one nobody knows."""
+    if not known:
+        return None
+    if key is None:
+        return known[0]
+    for info in known:
+        if info.key == key:
+            return info
+    raise Refused(422, "unknown_model", f"no worker knows {key!r}; known: {', '.join(i.key for i in known)}", "model")
+
+
+async def on_command(ledger: Ledger, connection: store.Connection, delivery: Delivery) -> Sequence[Outgoing]:
+    """Cancel, retry or prioritise a job; exactly one answer."""
+    command: Any = delivery.message
+    client = delivery.envelope.last_token
+    job_id: UUID | None = None
+    try:
+        record = await store.find(connection, command.job, update=True)
+        if record is None:
+            raise not_found("job", command.job)
+        job_id = record.job.id
+        after, messages = await advance(connection, record, command, ledger.moment())
+    except Refused as refusal:
+        return [refused(ledger, delivery.id, client, refusal, job_id)]
+    _count_end(record, after)
+    return [*messages, done(ledger, delivery.id, client, 200, after.job)]
+
+
+async def on_fact(ledger: Ledger, connection: store.Connection, delivery: Delivery) -> Sequence[Outgoing]:
+    """A service reports about a job; facts of another epoch or about unknown jobs change nothing."""
+    fact: Any = delivery.message
+    if fact.job_id is None or (fact.epoch != ledger.epoch and not isinstance(fact, FileDeleted)):
+        return []
+    record = await store.find(connection, fact.job_id, update=True)
+    if record is None:
+        return []
+    after, messages = await advance(connection, record, fact, ledger.moment())
+    _count_end(record, after)
+    return messages
+
+
+def _count_end(before: Record, after: Record) -> None:
+    if after.state.ended and not before.state.ended:
+        ENDED.labels(state=after.state.value).inc()
+
+
+def done(ledger: Ledger, command_id: str, client: str, status: int, job: Job) -> Outgoing:
+    """The answer to a command that was carried out."""
+    answer = CommandDone(command_id=command_id, client=client, status=status, job=job)
+    return Outgoing(answer, f"{ledger.epoch}:jobs:command_done:{command_id}:0")
+
+
+def refused(ledger: Ledger, command_id: str, client: str, refusal: Refused, job_id: UUID | None) -> Outgoing:
+    """The answer to a command that was refused."""
+    answer = CommandRefused(
+        command_id=command_id,
+        client=client,
+        status=refusal.status,
+        code=refusal.code,
+        message=refusal.message,
+        field=refusal.field,
+        job_id=job_id,
+    )
+    return Outgoing(answer, f"{ledger.epoch}:jobs:command_refused:{command_id}:0")
+
+
+def dead_command(ledger: Ledger, message: Pulled, reason: str, field: str | None) -> Outgoing | None:
+    """The answer to a command that cannot be handled at all; None when it does not even name itself."""
+    command_id, client = message.headers.get("ce-id", ""), message.subject.rsplit(".", 1)[-1]
+    if not TOKEN.fullmatch(command_id):
+        return None
+    return refused(ledger, command_id, client, Refused(422, "dead_letter", reason, field), None)
+
+
+async def lock_jobs(connection: store.Connection, batch: Sequence[Delivery]) -> None:
+    """Lock every job of a batch in a fixed order before the first change."""
+    ids = [getattr(delivery.message, "job_id", None) for delivery in batch]
+    await store.lock(connection, [each for each in ids if isinstance(each, UUID)])
+
+
+HANDLERS: Mapping[type[Message], Handler] = {
+    SubmitJob: on_submit,
+    CancelJob: on_command,
+    RetryJob: on_command,
+    PrioritizeJob: on_command,
+    PromptOptimized: on_fact,
+    OptimizeFailed: on_fact,
+    AttemptStarted: on_fact,
+    AttemptFinished: on_fact,
+    AttemptFailed: on_fact,
+    AttemptCancelled: on_fact,
+    AttemptReleased: on_fact,
+    Filed: on_fact,
+    FilingFailed: on_fact,
+    FileDeleted: on_fact,
+}

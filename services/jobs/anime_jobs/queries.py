@@ -1,0 +1,272 @@
+"""The questions that the ledger answers; each instance answers from PostgreSQL and the heartbeats it hears."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from anime_common import outbox
+from anime_common.contracts import jobs as contract
+from anime_common.contracts.generator import Heartbeat
+from anime_common.contracts.jobs import (
+    Catalogue,
+    CatalogueEntry,
+    JobPage,
+    JobQuery,
+    JobQuestion,
+    JobView,
+    LedgerStats,
+    QueueEntry,
+    QueueState,
+    Workers,
+    WorkerView,
+)
+from anime_common.contracts.vocabulary import JobState
+from anime_common.outbox import transaction
+from anime_common.outcomes import Refused, not_found
+from anime_common.rpc_contract import Empty, Rpc
+from anime_jobs import projects, roster, store
+from anime_jobs.fleet import Fleet, View, free_workers
+from anime_jobs.queue import PLACES, entries, view, waiting_of
+from anime_jobs.scheduler import forecast
+
+if TYPE_CHECKING:
+    from anime_common.rpc import Answerer
+    from anime_jobs.handlers import Ledger
+
+QUEUE_CACHE = 0.5
+SPEED_CACHE = 10.0
+
+
+@dataclass(slots=True)
+class Queries:
+    """Answers questions; `leading` tells whether this instance schedules, `committed` wakes the relay."""
+
+    pool: Any
+    ledger: Ledger
+    fleet: Fleet
+    leading: Callable[[], bool]
+    committed: Callable[[], None]
+    _queue: tuple[float, QueueState] | None = None
+    _queue_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _speeds: tuple[float, dict[str, float]] | None = None
+
+    def table(self) -> dict[Rpc[Any, Any], Answerer]:
+        """Every question with its answerer."""
+        return {
+            contract.GET_JOB: self.get_job,
+            contract.LIST_JOBS: self.list_jobs,
+            contract.GET_QUEUE: self.queue,
+            contract.GET_WORKERS: self.workers,
+            contract.GET_CATALOGUE: self.catalogue,
+            contract.GET_STATS: self.stats,
+            contract.CREATE_PROJECT: self._changing(projects.create),
+            contract.GET_PROJECT: self.get_project,
+            contract.LIST_PROJECTS: self.list_projects,
+            contract.UPDATE_PROJECT: self._changing(projects.update),
+            contract.DELETE_PROJECT: self._changing(projects.delete),
+        }
+
+    def _changing(self, change: Callable[..., Any]) -> Answerer:
+        async def answer(question: Any) -> Any:
+            async with transaction(self.pool) as connection:
+                found, outgoing = await change(connection, question, self.ledger.epoch)
+                await outbox.add(connection, outgoing, "jobs")
+            if outgoing:
+                self.committed()
+            return found
+
+        return answer
+
+    async def get_job(self, question: JobQuestion) -> JobView:
+        """One job; one whose submit was refused after all is 410 with the reason."""
+        async with transaction(self.pool) as connection:
+            record = await store.find(connection, question.job)
+            if record is None:
+                await self._raise_refusal(connection, question.job)
+                raise not_found("job", question.job)
+        places = await self._places() if not record.state.ended else {}
+        return view(record, self.fleet.held(record), places.get(record.job.id))
+
+    async def _raise_refusal(self, connection: store.Connection, ref: str) -> None:
+        try:
+            job_id = UUID(ref)
+        except ValueError:
+            return
+        refusal = await store.refusal(connection, job_id)
+        if refusal is not None:
+            text = f"the job was refused ({refusal['code']}): {refusal['message']}"
+            raise Refused(410, "job_refused", text, refusal["field"])
+
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """Jobs, newest first."""
+        after = _position(query.cursor)
+        async with transaction(self.pool) as connection:
+            project = None
+            if query.project is not None:
+                found = await projects.find(connection, query.project)
+                if found is None:
+                    raise Refused(422, "unknown_project", f"there is no project {query.project!r}", "project")
+                project = found.id
+            records = await store.page(
+                connection,
+                states=[state.value for state in query.state],
+                project=project,
+                client=query.client,
+                after=after,
+                limit=query.limit + 1,
+            )
+        shown = records[: query.limit]
+        places = await self._places() if any(not record.state.ended for record in shown) else {}
+        items = tuple(view(record, self.fleet.held(record), places.get(record.job.id)) for record in shown)
+        more = len(records) > query.limit
+        return JobPage(items=items, next=_cursor(shown[-1].job.created_at, shown[-1].job.id) if more else None)
+
+    async def _places(self) -> Mapping[UUID, QueueEntry]:
+        state = await self.queue(Empty())
+        return {entry.job_id: entry for entry in state.entries}
+
+    async def queue(self, _: Empty) -> QueueState:
+        """The queue as of now, at most half a second old."""
+        loop = asyncio.get_running_loop()
+        async with self._queue_lock:
+            if self._queue is None or loop.time() - self._queue[0] > QUEUE_CACHE:
+                async with transaction(self.pool) as connection:
+                    self._queue = (loop.time(), await self.compute_queue(connection))
+            return self._queue[1]
+
+    async def compute_queue(self, connection: store.Connection) -> QueueState:
+        """The queue from PostgreSQL and the fleet."""
+        loop = asyncio.get_running_loop()
+        now = datetime.now(UTC)
+        if self._speeds is None or loop.time() - self._speeds[0] > SPEED_CACHE:
+            self._speeds = (loop.time(), await store.speeds(connection))
+        records = {record.job.id: record for record in await store.waiting(connection, PLACES)}
+        sleeping = await store.sleeping(connection, PLACES)
+        counts = await store.counts(connection)
+        served = await store.last_served(connection)
+        active = await store.active(connection)
+        fleet_view = View(
+            fleet=self.fleet,
+            now=loop.time(),
+            deaf_until=0.0,
+            lost_after=self.ledger.settings.worker_lost_after,
+            lost=frozenset(),
+            facts_seen={},
+            max_repeats=0,
+            at=now,
+        )
+        workers = free_workers(active, fleet_view, look_ahead=0)
+        queue = [each for each in map(waiting_of, records.values()) if each is not None]
+        forecasts = forecast(queue, workers, self._speeds[1], served, now, self.ledger.settings.rules())
+        unsettled = [record for record in records.values() if record.job.settings is None]
+        waiting = counts[JobState.PREPARING] + counts[JobState.QUEUED]
+        return QueueState(
+            at=now,
+            entries=tuple(entries(forecasts, records, [*unsettled, *sleeping], workers, now)),
+            waiting=waiting,
+            counts=counts,
+            workers=len(workers),
+        )
+
+    async def workers(self, _: Empty) -> Workers:
+        """Every worker ever heard: live from its heartbeat, others as they were stored."""
+        async with transaction(self.pool) as connection:
+            rows = await roster.workers(connection)
+        loop = asyncio.get_running_loop()
+        items: dict[str, WorkerView] = {}
+        for row in rows:
+            heartbeat = Heartbeat.model_validate(row["heartbeat"])
+            status = {"live": "silent"}.get(row["status"], row["status"])
+            items[row["worker"]] = WorkerView(
+                worker=row["worker"], status=status, last_seen=row["last_seen"], heartbeat=heartbeat
+            )
+        for worker, seen in self.fleet.seen.items():
+            stored = items.get(worker)
+            if (
+                stored is not None
+                and stored.status in {"lost", "gone"}
+                and (stored.heartbeat.incarnation == seen.heartbeat.incarnation)
+            ):
+                continue
+            quiet = loop.time() - seen.at > self.ledger.settings.worker_lost_after
+            status = "silent" if quiet else _status(seen.heartbeat)
+            items[worker] = WorkerView(worker=worker, status=status, last_seen=seen.received, heartbeat=seen.heartbeat)
+        return Workers(items=tuple(items[name] for name in sorted(items)))
+
+    async def catalogue(self, _: Empty) -> Catalogue:
+        """Every model ever announced, and who can run it now."""
+        async with transaction(self.pool) as connection:
+            known = await roster.models(connection)
+        loop = asyncio.get_running_loop()
+        live = [
+            seen.heartbeat
+            for seen in self.fleet.seen.values()
+            if not seen.heartbeat.goodbye and loop.time() - seen.at <= self.ledger.settings.worker_lost_after
+        ]
+        return Catalogue(
+            items=tuple(
+                CatalogueEntry(
+                    model=info,
+                    workers=tuple(sorted(h.worker for h in live if any(m.key == info.key for m in h.models))),
+                    resident=tuple(sorted(h.worker for h in live if info.key in h.resident)),
+                )
+                for info in known
+            )
+        )
+
+    async def stats(self, _: Empty) -> LedgerStats:
+        """Counts and speeds."""
+        async with transaction(self.pool) as connection:
+            counts = await store.counts(connection)
+            completed, failed = await store.ended_last_hour(connection)
+            median = await store.median_seconds(connection)
+            pending = await store.outbox_size(connection)
+        return LedgerStats(
+            epoch=self.ledger.epoch,
+            counts=counts,
+            completed_last_hour=completed,
+            failed_last_hour=failed,
+            median_seconds=median,
+            outbox=pending,
+            scheduler=self.leading(),
+        )
+
+    async def get_project(self, question: contract.ProjectRef) -> contract.Project:
+        """One project."""
+        async with transaction(self.pool) as connection:
+            return await projects.get(connection, question.project)
+
+    async def list_projects(self, query: contract.ProjectQuery) -> contract.ProjectPage:
+        """Projects by slug."""
+        async with transaction(self.pool) as connection:
+            return await projects.listing(connection, query)
+
+
+def _status(heartbeat: Heartbeat) -> str:
+    if heartbeat.goodbye:
+        return "gone"
+    if heartbeat.draining:
+        return "draining"
+    return "idle" if heartbeat.free_slots == heartbeat.slots else "busy"
+
+
+def _cursor(at: datetime, ident: UUID) -> str:
+    return base64.urlsafe_b64encode(f"{at.isoformat()} {ident}".encode()).decode().rstrip("=")
+
+
+def _position(cursor: str | None) -> tuple[datetime, UUID] | None:
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, _, ident = text.partition(" ")
+        return datetime.fromisoformat(at), UUID(ident)
+    except (ValueError, binascii.Error) as error:
+        raise Refused(422, "invalid", "not a cursor of this list: use the `next` of its last page", "cursor") from error

@@ -1,0 +1,160 @@
+"""The whole service on real servers: events in, facts out, questions answered, an ordered stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from anime_cli.nats_server import NatsServer
+from anime_common import provision, rpc
+from anime_common.artifacts import Artifacts, staging_key, staging_prefix
+from anime_common.bus import Bus
+from anime_common.contracts.files import (
+    DELETE_FILE,
+    GET_FILE,
+    LIBRARY_STATS,
+    LIST_FILES,
+    UPDATE_FILE,
+    FileChanges,
+    Filed,
+    FileDeleted,
+    FileQuery,
+    FileRef,
+    FileUpdated,
+    UpdateFile,
+)
+from anime_common.contracts.jobs import JobCompleted, JobEvent
+from anime_common.messages import Message, Outgoing, decode, read_envelope
+from anime_common.outcomes import Refused
+from anime_common.rpc_contract import Empty
+from anime_common.service import Runtime
+from anime_common.settings import ServiceSettings
+from anime_common.topology import FACTS, FILES, GATEWAY, JOBS, User
+from anime_files.__main__ import build
+from anime_files.settings import FilesSettings
+from tests.conftest import Database
+from tests.files.conftest import delivery, filing_of, job, picture, staged
+from tests.waiting import eventually
+
+
+async def bus_of(server: NatsServer, user: User, closing: AsyncExitStack) -> Bus:
+    settings = ServiceSettings(nats_url=server.url, nats_password_file=server.password_file(user.name))
+    bus = await asyncio.wait_for(Bus.connect(settings, user), 10)
+    closing.push_async_callback(bus.close)
+    return bus
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def ledger(nats: NatsServer, closing: AsyncExitStack) -> Bus:
+    bus = await bus_of(nats, JOBS, closing)
+    await provision.apply(bus)
+    return bus
+
+
+@pytest.fixture
+async def service(
+    nats: NatsServer, ledger: Bus, database: Database, tmp_path: Path, closing: AsyncExitStack
+) -> AsyncIterator[Runtime[FilesSettings]]:
+    access = database.access["files"]
+    (secret := tmp_path / "secret").write_text(access.password or "")
+    settings = FilesSettings(
+        nats_url=nats.url,
+        nats_password_file=nats.password_file("files"),
+        postgres_dsn=access.dsn,
+        postgres_password_file=secret,
+        artifacts_url=(tmp_path / "artifacts").as_uri(),
+    )
+    bus = await bus_of(nats, FILES, closing)
+    runtime = Runtime("files", settings, bus, asyncio.Event(), {}, AsyncExitStack())
+    await build(runtime)
+    yield runtime
+    runtime.stop.set()
+    if runtime.tasks:
+        _, late = await asyncio.wait(set(runtime.tasks), timeout=5)
+        assert not late
+    await runtime.closing.aclose()
+    assert runtime.failure is None
+
+
+async def publish(ledger: Bus, message: JobEvent) -> None:
+    await ledger.publish(Outgoing(message, delivery(message).id))
+
+
+async def facts(ledger: Bus) -> list[Message]:
+    return [decode(read_envelope(each.subject, each.headers), each.data) for each in await ledger.read(FACTS, 1)]
+
+
+async def test_from_the_event_to_the_question(
+    service: Runtime[FilesSettings], ledger: Bus, nats: NatsServer, closing: AsyncExitStack
+) -> None:
+    artifacts = Artifacts(service.settings.artifacts_url)
+    data = picture((640, 480))
+    filing = filing_of(job(), [staged(data, size=(640, 480))])
+    await artifacts.put(staging_key(filing.job.id, filing.attempt_id, 0, "image/png"), data)
+    await publish(ledger, filing)
+
+    async def count() -> int:
+        return len(await facts(ledger))
+
+    await eventually(lambda: _equals(count(), 1))
+    (filed,) = await facts(ledger)
+    assert isinstance(filed, Filed)
+    await publish(ledger, JobCompleted(job=filing.job.model_copy(update={"version": 6})))
+    await eventually(lambda: not (artifacts.path(staging_prefix(filing.job.id)) or Path()).exists())
+
+    gateway = await bus_of(nats, GATEWAY, closing)
+    ref = FileRef(id=filed.outputs[0].file_id)
+    file = await rpc.call(gateway, GET_FILE, ref)
+    assert await artifacts.get(file.key) == data
+    assert file.thumbnail_key is not None
+    assert await artifacts.exists(file.thumbnail_key)
+    assert (await rpc.call(gateway, LIST_FILES, FileQuery(q="blue"))).items == (file,)
+    assert (await rpc.call(gateway, LIBRARY_STATS, Empty())).bytes == len(data)
+    changed = await rpc.call(gateway, UPDATE_FILE, UpdateFile(id=ref.id, changes=FileChanges(rating=5)))
+    assert (changed.rating, changed.version) == (5, 2)
+    await rpc.call(gateway, DELETE_FILE, ref)
+    with pytest.raises(Refused) as refusal:
+        await rpc.call(gateway, GET_FILE, ref)
+    assert refusal.value.status == 404
+    await eventually(lambda: _equals(count(), 3))
+    assert [type(message) for message in await facts(ledger)] == [Filed, FileUpdated, FileDeleted]
+    await eventually(lambda: _equals(artifacts.exists(file.key), wanted=False))
+    await eventually(lambda: _equals(artifacts.exists(str(file.thumbnail_key)), wanted=False))
+
+
+async def _equals(found: object, wanted: object) -> bool:
+    return await found == wanted  # type: ignore[misc]
+
+
+async def test_it_says_what_is_wrong(service: Runtime[FilesSettings], tmp_path: Path) -> None:
+    assert {name: await check() for name, check in service.checks.items()} == {"database": None, "artifacts": None}
+    (tmp_path / "artifacts" / "health" / "files").unlink()
+    (tmp_path / "artifacts" / "health").rmdir()
+    (tmp_path / "artifacts" / "health").touch()
+    wrong = await service.checks["artifacts"]()
+    assert wrong is not None
+    assert wrong.startswith("the artifact store cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"files_key_template": "{project}/{code}.{ext}"}, "index must appear"),
+        ({"files_parallel": 0}, "greater than or equal to 1"),
+        ({"files_max_pixels": 10**12}, "less than or equal"),
+        ({"artifacts_url": "http://x"}, "must start with file:// or s3://"),
+    ],
+)
+def test_bad_settings_are_named(changes: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        FilesSettings.model_validate(changes)

@@ -1,0 +1,129 @@
+"""What the generator's tests are made of: offered jobs, model entries, and collectors of what engines tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from anime_common.contracts.generator import Offer, OfferedJob
+from anime_common.contracts.vocabulary import Phase, Sampler, Settings, SizeLimits
+from anime_common.messages import uuid7
+from anime_generator.engines import ENGINES
+from anime_generator.engines.protocol import Drawn, EngineEvent, PhaseBegan, Previewed, Stepped, Warned
+from anime_generator.registry import Defaults, ModelSpec, Option, load_registry
+
+PROMPT = "1girl, pink hair, twintails, smile, night sky"
+
+
+def settings(**changes: object) -> Settings:
+    usual = Settings(
+        prompt=PROMPT,
+        negative_prompt="low quality, blurry",
+        model="noop",
+        width=64,
+        height=64,
+        steps=4,
+        guidance=4.0,
+        sampler=Sampler.DPMPP_2M,
+        seed=7,
+    )
+    return usual.model_copy(update=changes)
+
+
+def offered(attempt: int = 1, **changes: object) -> OfferedJob:
+    return OfferedJob(
+        job_id=uuid7(),
+        attempt_id=uuid7(),
+        attempt=attempt,
+        code="k3v9x2ab",
+        project="default",
+        settings=settings(**changes),
+    )
+
+
+def offer(*jobs: OfferedJob, incarnation: UUID, worker: str = "tower", epoch: int = 1) -> Offer:
+    return Offer(offer_id=uuid7(), epoch=epoch, worker=worker, incarnation=incarnation, jobs=jobs)
+
+
+def noop_spec(
+    key: str = "noop", *, batch_limit: int = 4, memory: int = 0, options: dict[str, Option] | None = None
+) -> ModelSpec:
+    return ModelSpec(
+        key=key,
+        title=key,
+        engine="noop",
+        source=None,
+        config=None,
+        family="",
+        precision="auto",
+        defaults=Defaults(width=64, height=64, steps=4, sampler=Sampler.DPMPP_2M),
+        sizes=SizeLimits(minimum=64, maximum=512, multiple=8),
+        max_steps=100,
+        samplers=(),
+        guidance_rescale=0.0,
+        batch_limit=batch_limit,
+        memory=memory,
+        fallback=None,
+        preload=False,
+        default=key == "noop",
+        options=options or {},
+    )
+
+
+def sprite_spec() -> ModelSpec:
+    return load_registry(None, frozenset(ENGINES)).models["sprite"]
+
+
+@dataclass
+class Told:
+    """Collects what an engine tells, and cancels attempts when a chosen event comes by."""
+
+    cancel_on: tuple[Phase | int, ...] = ()
+    victims: tuple[UUID, ...] = ()
+    events: list[EngineEvent] = field(default_factory=list)
+    cancelled: set[UUID] = field(default_factory=set)
+
+    def __call__(self, event: EngineEvent) -> None:
+        self.events.append(event)
+        what = event.phase if isinstance(event, PhaseBegan) else event.step if isinstance(event, Stepped) else None
+        if what is not None and what in self.cancel_on:
+            self.cancelled.update(self.victims)
+
+    def asked(self, attempt_id: UUID) -> bool:
+        return attempt_id in self.cancelled
+
+    @property
+    def phases(self) -> list[Phase]:
+        return [event.phase for event in self.events if isinstance(event, PhaseBegan)]
+
+    @property
+    def steps(self) -> list[int]:
+        return [event.step for event in self.events if isinstance(event, Stepped)]
+
+    @property
+    def drawn(self) -> list[Drawn]:
+        return [event for event in self.events if isinstance(event, Drawn)]
+
+    @property
+    def previews(self) -> list[Previewed]:
+        return [event for event in self.events if isinstance(event, Previewed)]
+
+    @property
+    def warnings(self) -> list[Warned]:
+        return [event for event in self.events if isinstance(event, Warned)]
+
+    def of(self, job: OfferedJob) -> list[Drawn]:
+        return [event for event in self.drawn if event.picture.attempt_id == job.attempt_id]
+
+
+def write_registry(folder: Path, *tables: str, default: str = "noop") -> Path:
+    """A user's registry in which sprite is hidden, so that no engine process of a test imports torch."""
+    path = folder / "models.toml"
+    path.write_text("\n".join([f'default = "{default}"', "[models.sprite]", "enabled = false", *tables]))
+    return path
+
+
+def attempts(jobs: Sequence[OfferedJob]) -> tuple[UUID, ...]:
+    return tuple(job.attempt_id for job in jobs)

@@ -1,0 +1,250 @@
+"""The service's side of the engine process, against real processes that are told to misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from anime_common.contracts.vocabulary import Phase
+from anime_generator import wire
+from anime_generator.engine_host import EngineHost, EngineUnusable, Heard, HostOptions
+from anime_generator.metadata import read_png
+from anime_generator.registry import ModelSpec
+from anime_generator.watchdog import Patience
+
+from tests.generator.builders import noop_spec, offered, sprite_spec
+
+pytestmark = pytest.mark.slow
+
+QUICK = Patience(start=60, load=60, step=60, floor=0.3, factor=20)
+
+
+@asynccontextmanager
+async def hosted(*specs: ModelSpec, patience: Patience = QUICK, device: str = "cpu") -> AsyncIterator[EngineHost]:
+    models = specs or (noop_spec(),)
+    config = wire.Configure(
+        device=device, device_id=None, models=models, embedding_cache=1 << 20, preview_every=3, preview_size=256
+    )
+    preload = tuple(spec.key for spec in models if spec.preload)
+    host = EngineHost(HostOptions(config, preload, dict(os.environ), patience, restart_delay=0.01), lambda: None)
+    serving = asyncio.create_task(host.serve())
+    try:
+        yield host
+    finally:
+        await host.close()
+        await serving
+
+
+async def run(host: EngineHost, *jobs, on: Callable[[Heard], Awaitable[None] | None] | None = None) -> list[Heard]:
+    found = []
+    async with asyncio.timeout(60):
+        async for heard in host.draw(jobs):
+            found.append(heard)
+            if on is not None and (waiting := on(heard)) is not None:
+                await waiting
+    return found
+
+
+def ends(heard: list[Heard]) -> dict[object, wire.Ended]:
+    found = {each.report.attempt_id: each.report for each in heard if isinstance(each.report, wire.Ended)}
+    assert len(found) == sum(isinstance(each.report, wire.Ended) for each in heard)
+    return found
+
+
+async def test_a_run_reports_phases_steps_previews_and_pictures():
+    job = offered(steps=4, count=2, seed=5)
+    async with hosted() as host:
+        heard = await run(host, job)
+        assert host.resident == ("noop",)
+    reports = [each.report for each in heard]
+    began = [report.phase for report in reports if isinstance(report, wire.Began)]
+    assert began == [Phase.LOADING, Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
+    assert [report.step for report in reports if isinstance(report, wire.Stepped)] == [1, 2, 3, 4]
+    painted = [each for each in heard if isinstance(each.report, wire.Painted)]
+    assert [(each.report.index, each.report.seed) for each in painted] == [(0, 5), (1, 6)]
+    record = read_png(painted[1].blob)
+    assert record is not None
+    assert record["seed"] == 6
+    assert record["attempt_id"] == str(job.attempt_id)
+    [end] = ends(heard).values()
+    assert end.outcome == "painted"
+    assert end.timings.keys() >= {Phase.LOADING, Phase.ENCODING, Phase.SAMPLING, Phase.DECODING, Phase.SAVING}
+    assert any(isinstance(each.report, wire.Preview) and each.blob for each in heard)
+
+
+async def test_cancelling_a_member_of_a_run_leaves_the_other_alone(tmp_path):
+    hold = tmp_path / "hold"
+    hold.touch()
+    leaves, stays = offered(prompt=f"noop: hold_at=2 hold={hold}"), offered()
+
+    def on(heard: Heard) -> None:
+        if isinstance(heard.report, wire.Stepped) and heard.report.step == 1:
+            host.stop((leaves.attempt_id,))
+            hold.unlink()
+
+    async with hosted(noop_spec(options={"step_ms": 30})) as host:
+        found = ends(await run(host, leaves, stays, on=on))
+    assert found[leaves.attempt_id].outcome == "cancelled"
+    assert found[stays.attempt_id].outcome == "painted"
+
+
+async def test_a_held_run_can_be_cancelled(tmp_path):
+    hold = tmp_path / "hold"
+    hold.touch()
+    job = offered(prompt=f"noop: hold_at=2 hold={hold}")
+
+    def on(heard: Heard) -> None:
+        if isinstance(heard.report, wire.Stepped):
+            host.stop((job.attempt_id,))
+
+    async with hosted() as host:
+        heard = await run(host, job, on=on)
+        again = await run(host, offered())
+    assert ends(heard)[job.attempt_id].outcome == "cancelled"
+    assert [end.outcome for end in ends(again).values()] == ["painted"]
+
+
+async def test_a_crash_fails_the_run_as_retryable_and_the_process_is_replaced():
+    job = offered(prompt="noop: crash_at=2")
+    async with hosted() as host:
+        end = ends(await run(host, job))[job.attempt_id]
+        first = host.pid
+        again = await run(host, offered())
+        assert host.pid != first
+        assert host.restarts == 1
+    assert (end.outcome, end.code, end.retryable, end.lone) == ("failed", "engine_crashed", True, True)
+    assert "status 70" in end.message
+    assert [each.outcome for each in ends(again).values()] == ["painted"]
+
+
+async def test_the_crash_of_a_group_is_laid_at_nobodys_door():
+    async with hosted() as host:
+        found = ends(await run(host, offered(prompt="noop: crash_at=1"), offered()))
+    assert [(end.code, end.retryable, end.lone) for end in found.values()] == [("engine_crashed", True, False)] * 2
+
+
+async def test_a_hung_process_is_told_from_a_slow_one_by_the_steps_before():
+    slow, hung = offered(prompt="noop: step_ms=400", steps=3), offered(prompt="noop: hang_at=3")
+    async with hosted() as host:
+        # Quick steps first, so that the floor is what counts; then a step of 0.4 s is slower than the floor allows
+        # only after its own kind was measured.
+        assert [end.outcome for end in ends(await run(host, slow)).values()] == ["painted"]
+        assert [end.outcome for end in ends(await run(host, slow.model_copy())).values()] == ["painted"]
+    async with hosted() as host:
+        end = ends(await run(host, hung))[hung.attempt_id]
+        again = await run(host, offered())
+    assert (end.outcome, end.code, end.retryable) == ("failed", "engine_hung", True)
+    assert [each.outcome for each in ends(again).values()] == ["painted"]
+
+
+async def test_a_frozen_process_is_replaced():
+    job = offered(steps=50, prompt="noop: step_ms=5")
+
+    def on(heard: Heard) -> None:
+        if isinstance(heard.report, wire.Stepped) and heard.report.step == 3:
+            os.kill(host.pid, signal.SIGSTOP)
+
+    async with hosted() as host:
+        end = ends(await run(host, job, on=on))[job.attempt_id]
+    assert end.code == "engine_hung"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "retryable"),
+    [("oom", "out_of_memory", True), ("retryable", "engine_error", True), ("permanent", "bad_settings", False)],
+)
+async def test_a_failure_keeps_the_process(fault, code, retryable):
+    job = offered(prompt=f"noop: fail={fault} fail_at=2")
+    async with hosted() as host:
+        end = ends(await run(host, job))[job.attempt_id]
+        pid = host.pid
+        await run(host, offered())
+        assert host.pid == pid
+    assert (end.outcome, end.code, end.retryable) == ("failed", code, retryable)
+
+
+async def test_a_poisoned_process_is_replaced_after_its_failure():
+    job = offered(prompt="noop: fail=poisoned")
+    async with hosted() as host:
+        end = ends(await run(host, job))[job.attempt_id]
+        pid = host.pid
+        assert [each.outcome for each in ends(await run(host, offered())).values()] == ["painted"]
+        assert host.pid != pid
+    assert (end.code, end.lone) == ("device_error", True)
+
+
+async def test_settings_the_model_cannot_do_are_refused_one_by_one():
+    wrong, right = offered(width=65, height=65), offered(width=65, height=64)
+    good = offered()
+    async with hosted() as host:
+        found = ends(await run(host, wrong, right, good))
+    assert found[wrong.attempt_id].code == "bad_settings"
+    assert found[wrong.attempt_id].message == "width: noop needs a multiple of 8 pixels, not 65"
+    assert found[right.attempt_id].retryable is False
+    assert found[good.attempt_id].outcome == "painted"
+
+
+async def test_models_are_evicted_least_recently_used_first_and_given_up_on_request():
+    # 85 % of 100 MiB holds two models of 40 MiB.
+    specs = [noop_spec(key, memory=40 << 20) for key in ("one", "two", "three")]
+    async with hosted(*specs, device="simulated:100") as host:
+        for key in ("one", "two", "one", "three"):
+            await run(host, offered(model=key))
+        assert host.resident == ("one", "three")
+        host.give_up(None)
+        await run(host, offered(model="two"))
+        assert host.resident == ("two",)
+
+
+async def test_the_process_dies_with_the_service_and_ignores_its_signals():
+    async with hosted() as host:
+        await run(host, offered())
+        pid = host.pid
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+        await run(host, offered())
+        assert host.pid == pid
+        assert os.getsid(pid) != os.getsid(0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_an_unusable_device_ends_the_service():
+    config = wire.Configure(
+        device="cuda:99",
+        device_id=None,
+        models=(noop_spec(),),
+        embedding_cache=0,
+        preview_every=3,
+        preview_size=256,
+    )
+    host = EngineHost(HostOptions(config, (), dict(os.environ)), lambda: None)
+    with pytest.raises(EngineUnusable):
+        async with asyncio.timeout(60):
+            await host.serve()
+
+
+async def test_a_run_does_not_wait_for_ever_for_a_process_that_does_not_start():
+    config = wire.Configure(
+        device="cpu", device_id=None, models=(noop_spec(),), embedding_cache=0, preview_every=3, preview_size=256
+    )
+    host = EngineHost(HostOptions(config, (), dict(os.environ), Patience(start=0.05)), lambda: None)
+    job = offered()
+    end = ends(await run(host, job))[job.attempt_id]
+    assert (end.code, end.retryable, end.lone) == ("engine_unavailable", True, False)
+
+
+async def test_the_real_model_is_preloaded_and_draws():
+    spec = sprite_spec()
+    async with hosted(spec) as host:
+        async with asyncio.timeout(90):
+            while host.resident != ("sprite",):
+                await asyncio.sleep(0.02)
+        heard = await run(host, offered(model="sprite", width=128, height=128, steps=6))
+    assert [end.outcome for end in ends(heard).values()] == ["painted"]
+    [picture] = [each.blob for each in heard if isinstance(each.report, wire.Painted)]
+    assert read_png(picture)["settings"]["steps"] == 6

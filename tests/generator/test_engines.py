@@ -1,0 +1,205 @@
+"""The conformance suite: what every engine must do, run over each of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from anime_common.contracts.vocabulary import Phase
+from anime_generator.device import Simulated
+from anime_generator.engines import open_engine
+from anime_generator.engines.protocol import Engine, EngineError, EngineOptions, Previewed, Stepped
+from anime_generator.registry import FIELDS, ModelSpec
+from PIL import Image
+
+from tests.generator.builders import Told, attempts, noop_spec, offered, sprite_spec
+
+# diffusers converts tensors to arrays in a way that numpy 2 deprecates; nothing of ours does.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+SIZE = {"noop": 64, "diffusers": 128}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An engine under test, with a model it has loaded."""
+
+    engine: Engine
+    spec: ModelSpec
+    device: Simulated
+
+    def job(self, **changes: object):
+        side = SIZE[self.spec.engine]
+        usual = {"model": self.spec.key, "width": side, "height": side, "steps": 4}
+        return offered(**(usual | changes))
+
+
+@pytest.fixture(scope="module", params=["noop", pytest.param("diffusers", marks=pytest.mark.slow)])
+def subject(request) -> Iterator[Subject]:
+    device = Simulated("card", 4 << 30)
+    spec = noop_spec(memory=1 << 20) if request.param == "noop" else sprite_spec()
+    engine = open_engine(request.param, device, EngineOptions())
+    engine.load(spec)
+    yield Subject(engine, spec, device)
+    engine.unload(spec.key)
+
+
+def test_tells_phases_and_every_step_in_order(subject):
+    told = Told()
+    subject.engine.generate(subject.spec, [subject.job(steps=6)], told, told)
+    assert told.phases == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
+    assert told.steps == [1, 2, 3, 4, 5, 6]
+    assert told.events[-1] == told.drawn[-1]
+
+
+def test_a_request_with_a_count_gets_that_many_pictures_with_seeds_in_a_row(subject):
+    job = subject.job(count=6, seed=40)
+    told = Told()
+    subject.engine.generate(subject.spec, [job], told, told)
+    assert [(drawn.picture.index, drawn.picture.seed) for drawn in told.drawn] == [(i, 40 + i) for i in range(6)]
+    assert {drawn.image.size for drawn in told.drawn} == {(SIZE[subject.spec.engine],) * 2}
+    # Six pictures in passes of four: steps begin anew for the second pass.
+    assert told.steps == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
+def test_width_and_height_are_honoured(subject):
+    told = Told()
+    subject.engine.generate(subject.spec, [subject.job(width=64, height=96)], told, told)
+    assert told.drawn[0].image.size == (64, 96)
+
+
+def test_the_first_preview_comes_within_three_steps_and_none_with_the_last(subject):
+    told = Told()
+    subject.engine.generate(subject.spec, [subject.job(steps=6)], told, told)
+    kinds = [type(event) for event in told.events]
+    assert 1 <= kinds[: kinds.index(Previewed)].count(Stepped) <= 3
+    last_step = len(kinds) - 1 - kinds[::-1].index(Stepped)
+    assert Previewed not in kinds[last_step:]
+    with Image.open(io.BytesIO(told.previews[0].jpeg)) as preview:
+        assert preview.format == "JPEG"
+        assert max(preview.size) <= 256
+
+
+def test_the_same_seed_gives_the_same_picture_alone_and_in_a_batch(subject):
+    alone, together = Told(), Told()
+    job = subject.job(seed=11)
+    subject.engine.generate(subject.spec, [job], alone, alone)
+    subject.engine.generate(subject.spec, [subject.job(seed=90, prompt="1boy"), job], together, together)
+    one, other = (np.asarray(told.of(job)[0].image, dtype=int) for told in (alone, together))
+    assert np.abs(one - other).max() <= 1
+
+
+def test_different_seeds_give_different_pictures(subject):
+    told = Told()
+    subject.engine.generate(subject.spec, [subject.job(count=2, seed=1)], told, told)
+    one, other = (np.asarray(drawn.image, dtype=int) for drawn in told.drawn)
+    assert np.abs(one - other).max() > 8
+
+
+@pytest.mark.parametrize("moment", [Phase.ENCODING, Phase.SAMPLING, 2, Phase.DECODING])
+def test_a_cancel_stops_the_work_in_each_phase(subject, moment):
+    job = subject.job(count=6)
+    told = Told(cancel_on=(moment,), victims=(job.attempt_id,))
+    subject.engine.generate(subject.spec, [job], told, told)
+    assert told.drawn == []
+    if moment != Phase.DECODING:
+        assert len(told.steps) < 4
+
+
+def test_a_cancel_before_the_start_does_nothing_at_all(subject):
+    job = subject.job()
+    told = Told(cancelled={job.attempt_id})
+    subject.engine.generate(subject.spec, [job], told, told)
+    assert told.events == []
+
+
+@pytest.mark.parametrize("moment", [Phase.ENCODING, 2, Phase.DECODING])
+def test_a_cancelled_member_leaves_the_batch_and_the_others_go_on(subject, moment):
+    stays, leaves = subject.job(seed=5), subject.job(seed=6)
+    told = Told(cancel_on=(moment,), victims=(leaves.attempt_id,))
+    subject.engine.generate(subject.spec, [leaves, stays], told, told)
+    assert len(told.of(stays)) == 1
+    assert told.of(leaves) == []
+    assert told.steps == [1, 2, 3, 4]
+
+
+def test_the_engine_is_reusable_after_a_cancel(subject):
+    victim, next_one = subject.job(), subject.job()
+    told = Told(cancel_on=(1,), victims=attempts([victim]))
+    subject.engine.generate(subject.spec, [victim], told, told)
+    subject.engine.generate(subject.spec, [next_one], told, told)
+    assert len(told.of(next_one)) == 1
+
+
+def test_it_announces_what_it_honours(subject):
+    info = subject.engine.describe(subject.spec)
+    assert info.key == subject.spec.key
+    assert info.fields == FIELDS
+    assert subject.spec.defaults.sampler in info.samplers
+
+
+def test_unloading_gives_the_memory_back_and_loading_again_gives_the_same_picture(subject):
+    job = subject.job(seed=3)
+    before, after = Told(), Told()
+    subject.engine.generate(subject.spec, [job], before, before)
+    subject.engine.unload(subject.spec.key)
+    assert subject.device.taken == {}
+    subject.engine.unload(subject.spec.key)
+    assert subject.engine.load(subject.spec) > 0
+    subject.engine.generate(subject.spec, [job], after, after)
+    assert np.array_equal(np.asarray(before.drawn[0].image), np.asarray(after.drawn[0].image))
+
+
+def test_loading_twice_takes_the_memory_once(subject):
+    size = subject.engine.load(subject.spec)
+    assert subject.engine.load(subject.spec) == size
+
+
+class TestNoop:
+    """The faults that the other tests are made of."""
+
+    @pytest.fixture
+    def engine(self):
+        return open_engine("noop", Simulated("card", 1 << 20), EngineOptions())
+
+    @pytest.mark.parametrize(
+        ("word", "code", "retryable", "poisoned"),
+        [
+            ("oom", "out_of_memory", True, False),
+            ("retryable", "engine_error", True, False),
+            ("permanent", "bad_settings", False, False),
+            ("poisoned", "device_error", True, True),
+        ],
+    )
+    def test_fails_as_told_at_the_step_told(self, engine, word, code, retryable, poisoned):
+        told = Told()
+        with pytest.raises(EngineError) as caught:
+            engine.generate(noop_spec(), [offered(prompt=f"x noop: fail={word} fail_at=3")], told, told)
+        assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == (code, retryable, poisoned)
+        assert told.steps == [1, 2]
+
+    def test_misbehaves_only_as_often_as_told(self, engine):
+        told = Told()
+        engine.generate(noop_spec(), [offered(attempt=3, prompt="noop: fail=oom attempts=2")], told, told)
+        assert len(told.drawn) == 1
+
+    @pytest.mark.parametrize("words", ["speed=3", "step_ms=fast", "fail=often"])
+    def test_refuses_directives_it_does_not_know(self, engine, words):
+        with pytest.raises(EngineError, match="noop:"):
+            engine.generate(noop_spec(), [offered(prompt=f"noop: {words}")], Told(), Told())
+
+    def test_a_model_too_large_for_the_device_does_not_load(self, engine):
+        with pytest.raises(EngineError) as caught:
+            engine.load(noop_spec(memory=2 << 20))
+        assert caught.value.code == "out_of_memory"
+
+    def test_is_held_at_a_step_while_a_file_exists_and_can_be_cancelled_there(self, engine, tmp_path):
+        hold = tmp_path / "hold"
+        hold.touch()
+        job = offered(prompt=f"noop: hold_at=3 hold={hold}")
+        told = Told(cancel_on=(2,), victims=(job.attempt_id,))
+        engine.generate(noop_spec(), [job], told, told)
+        assert told.steps == [1, 2]
