@@ -237,7 +237,7 @@ async def test_an_orphan_on_our_files_is_ended(tmp_path: Path) -> None:
 async def test_a_frozen_child_is_killed_after_its_grace(tmp_path: Path) -> None:
     child = Child("stubborn", (sys.executable, "-c", IGNORES), tmp_path / "log", env=dict(os.environ), grace=0.2)
     child.start()
-    await eventually(lambda: _has_output(child), "its first line")
+    await eventually(lambda: child.output() != "")
     await child.stop()
     assert child.ended == "was killed by SIGKILL"
 
@@ -250,23 +250,16 @@ time.sleep(600)
 """
 
 
-async def _has_output(child: Child) -> str:
-    return child.output()
-
-
 async def test_what_a_killed_child_started_goes_with_it(tmp_path: Path) -> None:
     code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
     child = Child("parent", (sys.executable, "-c", code), tmp_path / "log", env=dict(os.environ), reap_group=True)
     child.start()
-    grandchild = int(await eventually(lambda: _has_output(child), "the pid of the grandchild"))
-    assert "sleep" in command_line(grandchild)
+    await eventually(lambda: child.output().endswith("\n"))
+    grandchild = int(child.output())
+    await eventually(lambda: "sleep" in command_line(grandchild))
     child.signal(signal.SIGKILL)
     await child.wait()
-
-    async def gone() -> bool:
-        return "sleep" not in command_line(grandchild)
-
-    await eventually(gone, "the end of the grandchild")
+    await eventually(lambda: "sleep" not in command_line(grandchild))
 
 
 def test_free_port_skips_what_is_taken_or_promised() -> None:

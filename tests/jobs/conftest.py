@@ -184,15 +184,23 @@ class Worker:
 @pytest_asyncio.fixture
 async def world(nats: NatsServer, database: Database) -> AsyncIterator[World]:
     """The bus and the database without the ledger running."""
-    buses = {}
-    for user in (topology.TOWER, topology.GENERATOR, topology.FILES, topology.ECHO):
+
+    async def connected(user: User) -> Bus:
         settings = ServiceSettings(nats_url=nats.url, nats_password_file=nats.password_file(user.name))
-        buses[user.name] = await Bus.connect(settings, user)
-    found = World(nats, database, **buses)
+        return await Bus.connect(settings, user)
+
+    found = World(
+        nats,
+        database,
+        tower=await connected(topology.TOWER),
+        generator=await connected(topology.GENERATOR),
+        files=await connected(topology.FILES),
+        echo=await connected(topology.ECHO),
+    )
     await found.tower.listen("anime.live.jobs.>", found.hear)
     await found.generator.listen("anime.ctl.generator.*", found.obey)
     yield found
-    for bus in buses.values():
+    for bus in (found.tower, found.generator, found.files, found.echo):
         await bus.close()
 
 

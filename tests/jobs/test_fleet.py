@@ -40,6 +40,7 @@ def view(*beats: Heartbeat, at: float = 100, now: float = 100, **fields: Any) ->
     for each in beats:
         fleet.hear(each, at, later(at))
     defaults: dict[str, Any] = {
+        "news": frozenset({"w1"}),
         "deaf_until": 0.0, "lost_after": 20.0, "lost": frozenset(), "facts_seen": {"w1": True}, "max_repeats": 2,
         "at": later(now),
     }  # fmt: skip
@@ -75,6 +76,17 @@ def test_silence_counts_only_once_all_facts_are_consumed() -> None:
 def test_a_worker_never_heard_since_we_lead_is_lost_after_the_same_time() -> None:
     assert judge([owned()], {"w1": MINE}, view(deaf_until=90, now=100)).lost == ()
     assert judge([owned()], {"w1": MINE}, view(deaf_until=70, now=100)).lost == (("w1", MINE),)
+
+
+def test_an_attempt_of_a_worker_that_left_before_we_listened_is_lost_after_the_same_time() -> None:
+    (lost,) = inputs(judge([owned()], {}, view(deaf_until=70, now=100)))
+    assert isinstance(lost, WorkerLost)
+    assert inputs(judge([owned()], {}, view(deaf_until=90, now=100))) == []
+
+
+def test_what_ended_is_abandoned_once_a_heartbeat() -> None:
+    stale = view(beat(attempts=(listing(ended=True),)), news=frozenset())
+    assert judge([], {"w1": MINE}, stale).orders == ()
 
 
 def test_a_running_attempt_that_its_owner_dropped_is_lost_once_facts_are_consumed() -> None:

@@ -106,8 +106,12 @@ class Message(Model):
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """The message in a JSON body; raises pydantic.ValidationError."""
-        return cls.model_validate_json(body)
+        """The message in a JSON body; raises pydantic.ValidationError.
+
+        What people send is read strictly. Everything else may come from a newer version of us, and carry what they
+        sent to it: there an unknown field is ignored at any depth.
+        """
+        return cls.model_validate_json(body, extra=None if cls.kind is Kind.COMMAND else "ignore")
 
 
 REGISTRY: dict[str, type[Message]] = {}

@@ -114,4 +114,4 @@ async def call(bus: Bus, rpc: Rpc[Q, A], question: Q, *, timeout: float = 5.0) -
     if msg.headers and STATUS in msg.headers:
         problem = ProblemBody.model_validate_json(msg.data)
         raise Refused(problem.status, problem.code, problem.message, problem.field)
-    return rpc.answer.model_validate_json(msg.data)
+    return rpc.answer.model_validate_json(msg.data, extra="ignore")

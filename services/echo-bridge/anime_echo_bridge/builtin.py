@@ -7,6 +7,7 @@ adds quality tags of the model's family and negatives that do not contradict the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate, islice
 
 from anime_common.contracts.echo import Change, OptimizedPrompt
 from anime_echo_bridge import model
@@ -86,12 +87,9 @@ def _additions(prompt: Prompt, family: Family) -> list[str]:
     found = model.words(model.render(prompt))
     if any(_has(found, rough) for rough in ROUGH):
         return []
-    added: list[str] = []
-    room = family.max_words - len(found)
-    for tag in family.quality:
-        if not _has(found, tag) and (room := room - len(model.words(tag))) >= 0:
-            added.append(tag)
-    return added
+    missing = [tag for tag in family.quality if not _has(found, tag)]
+    ends = accumulate((len(model.words(tag)) for tag in missing), initial=len(found))
+    return [tag for tag, end in zip(missing, islice(ends, 1, None), strict=True) if end <= family.max_words]
 
 
 def _add(section: Section, tags: Iterable[str]) -> Section:

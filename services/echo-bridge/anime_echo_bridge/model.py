@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from anime_echo_bridge.vocabulary import (
     COUNTS,
@@ -31,9 +32,10 @@ _NETWORK_START = re.compile(r"<\w+:")
 _SEPARATOR = re.compile(r"(?<!\w)(BREAK|AND)(?!\w)")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _'/-]*")
 _SENTENCE = re.compile(r"[.!?…。！？][\"”]?(?=\s|$)")  # noqa: RUF001 - as typed
-_FUNCTION_WORDS = frozenset(
-    "a an the is are was were who which that she he her his they their it its and while whose i you".split()
-)
+_FUNCTION_WORDS: Final = {
+    *("a", "an", "the", "is", "are", "was", "were", "who", "which", "that", "whose", "while", "and"),
+    *("she", "he", "her", "his", "they", "their", "it", "its", "i", "you"),
+}
 _PHRASE = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, sorted(PHRASES, key=len, reverse=True))) + r")(?![\w-])")
 _COUNT = re.compile(r"(\d+) ?(girl|boy|other)s?\+?")
 _LAST = {word: place for place, words in LAST_WORDS.items() for word in words.split()}
@@ -73,7 +75,7 @@ def words(text: str) -> list[str]:
 
 
 def parse(text: str) -> Prompt | None:
-    """A prompt taken apart; None when a bracket, quotation or network is not closed, so that nothing is safe to move."""
+    """A prompt taken apart; None when a bracket, quotation or network is not closed: then nothing is safe to move."""
     pieces = _pieces(text)
     if pieces is None:
         return None
@@ -117,9 +119,9 @@ def _pieces(text: str) -> list[str] | None:
             if network is None:
                 return None
             step = network.end() - at
-        elif not open_ and (separator := char in _COMMAS + "\n" and char or _separator(text, at)):
-            step = len(separator)
-            found += [text[start:at], separator]
+        elif not open_ and (mark := _mark(text, at)):
+            step = len(mark)
+            found += [text[start:at], mark]
             start = at + step
         at += step
     if open_ or at > len(text):
@@ -127,7 +129,10 @@ def _pieces(text: str) -> list[str] | None:
     return [piece for piece in [*found, text[start:]] if piece]
 
 
-def _separator(text: str, at: int) -> str:
+def _mark(text: str, at: int) -> str:
+    """The comma, line break or separator that stands here; empty when there is none."""
+    if text[at] in _COMMAS or text[at] == "\n":
+        return text[at]
     match = _SEPARATOR.match(text, at)
     return match.group(1) if match else ""
 

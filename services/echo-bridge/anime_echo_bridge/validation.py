@@ -1,4 +1,4 @@
-"""Judges what an optimiser answers before anybody uses it: the builtin one, and language models, which like to chat. Pure."""
+"""Judges what an optimiser answers before anybody uses it; language models above all, which like to chat. Pure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _CHAT = re.compile(
 )
 # Words that a language model may leave out when it turns a sentence into tags.
 _FILLERS = frozenset(
-    "a an the is are was were who which that she he her his they their it its and or while whose i you of in on at to"
-    " with by for from as be has have wearing please draw picture image of".split()
+    model.words(
+        "a an the is are was were who which that she he her his they their it its and or while whose i you of in on at"
+        " to with by for from as be has have wearing please draw picture image"
+    )
 )
 
 

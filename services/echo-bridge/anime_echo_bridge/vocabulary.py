@@ -86,7 +86,7 @@ PHRASES = {
 """Other ways to write a part of a tag."""
 
 LAST_WORDS: dict[Place, str] = {
-    Place.HAIR: "hair bangs twintails ponytail braid braids ahoge bun buns sidelocks pigtails drills forelock hairstyle cut",
+    Place.HAIR: "hair bangs twintails ponytail braid braids ahoge bun buns sidelocks pigtails drills hairstyle cut",
     Place.EYES: "eyes eye pupils heterochromia eyelashes",
     Place.BODY: "skin ears tail wings horns fang fangs freckles mole scar tattoo breasts muscular",
     Place.CLOTHES: (
@@ -105,7 +105,7 @@ LAST_WORDS: dict[Place, str] = {
     Place.POSE: "viewer pose back hip hips v salute up sitting standing",
     Place.SCENE: (
         "sky background clouds sunset sunrise dusk evening night day classroom school forest trees ocean sea beach city"
-        " street room bedroom kitchen library park garden mountain river snow rain indoors outdoors blossoms petals"
+        " street tree room bedroom kitchen library park garden mountain river snow rain indoors outdoors blossoms petals"
         " moon stars window field scenery"
     ),
     Place.CAMERA: "shot close-up portrait body angle view above below behind focus profile",
@@ -123,9 +123,7 @@ FIRST_WORDS: dict[Place, str] = {
 }
 """The first word of a tag, where the last one says nothing."""
 
-COUNTS = frozenset(
-    {"solo", "no humans", "multiple girls", "multiple boys", "everyone", "couple", "group", "duo", "trio"}
-)
+COUNTS = frozenset({"solo", "no humans", "multiple girls", "multiple boys", "couple", "group", "duo", "trio"})
 
 KEPT_PREFIXES = ("score_", "rating_", "source_")
 """Tags of the Pony family, which are written with their underscores."""

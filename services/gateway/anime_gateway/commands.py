@@ -8,7 +8,6 @@ told exactly that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -120,16 +119,3 @@ class Commands:
                 await asyncio.sleep(PAUSE)
             else:
                 return
-
-
-def job_id_of(key: str | None) -> UUID:
-    """A new job's id: the same for the same `Idempotency-Key`, else a new UUIDv7."""
-    return keyed_id("job", key) if key is not None else uuid7()
-
-
-def keyed_id(what: str, key: str) -> UUID:
-    """The id that belongs to a caller's key: a UUIDv8 (RFC 9562 §5.8) of what is made, the client and the key."""
-    digest = hashlib.sha256(f"{what}\n{CLIENT}\n{key}".encode()).digest()[:16]
-    value = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62)
-    return UUID(int=value | 8 << 76 | 0b10 << 62)
-

@@ -37,6 +37,7 @@ class Conditions:
     if_none_match: str | None = None
     if_range: str | None = None
     download: bool = False
+    head: bool = False
 
 
 def content_of(file: FileView) -> Content:
@@ -78,19 +79,28 @@ async def send(artifacts: Artifacts, content: Content, conditions: Conditions) -
     try:
         size = content.size if content.size is not None else (await artifacts.stat(content.key)).size
         wanted = parse_range(conditions.range, size) if range_applies(conditions.if_range, content.etag) else None
-        chosen = wanted or ByteRange(0, size, size)
-        chunks = artifacts.stream(content.key, chosen.start, chosen.end)
-        first = await anext(chunks, b"")
+    except Unsatisfiable as error:
+        text, outside = f"the range lies outside of the {error.size} bytes", f"bytes */{error.size}"
+        return problem(416, "unsatisfiable", text, field="Range", headers={"Content-Range": outside})
     except Missing as error:
-        raise Refused(404, "content_missing", "the file is in the library, but not in the store", "file") from error
-    except Unsatisfiable:
-        text = f"the range lies outside of the {size} bytes"
-        return problem(416, "unsatisfiable", text, field="Range", headers={"Content-Range": f"bytes */{size}"})
+        raise _missing() from error
+    chosen = wanted or ByteRange(0, size, size)
     headers["Content-Length"] = str(chosen.length)
     if wanted is not None:
         headers["Content-Range"] = wanted.content_range
     status = 200 if wanted is None else 206
+    if conditions.head:
+        return Response(None, status, headers, content.media_type)
+    chunks = artifacts.stream(content.key, chosen.start, chosen.end)
+    try:
+        first = await anext(chunks, b"")
+    except Missing as error:
+        raise _missing() from error
     return StreamingResponse(_chunks(first, chunks), status, headers, content.media_type)
+
+
+def _missing() -> Refused:
+    return Refused(404, "content_missing", "the file is in the library, but its bytes are not in the store", "file")
 
 
 async def _chunks(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -9,7 +9,11 @@ _ONE_RANGE = re.compile(r"bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)\s*", re.IGNORECASE
 
 
 class Unsatisfiable(Exception):
-    """The range lies outside of the content: 416."""
+    """The range lies outside of the content of `size` bytes: 416."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,13 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     if not first:
         length = min(int(last), size)
         if length == 0:
-            raise Unsatisfiable
+            raise Unsatisfiable(size)
         return ByteRange(size - length, size, size)
     start = int(first)
     if last and int(last) < start:
         return None
     if start >= size:
-        raise Unsatisfiable
+        raise Unsatisfiable(size)
     end = min(int(last) + 1, size) if last else size
     return ByteRange(start, end, size)
 

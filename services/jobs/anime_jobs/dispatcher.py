@@ -114,14 +114,15 @@ class Dispatcher:
                 await asyncio.wait_for(self._wake.wait(), pause)
 
     async def _tick(self, connection: store.Connection) -> None:
+        news, self.fleet.news = frozenset(self.fleet.news), set()
         await self._apply_topology()
         await self._read_facts()
-        await self._store_heartbeats(connection)
+        await self._store_heartbeats(connection, news)
         known = {
             row["worker"]: row["incarnation"] for row in await roster.workers(connection) if row["status"] == "live"
         }
         active = await store.active(connection)
-        view = await self._view(connection, known, active)
+        view = await self._view(connection, known, active, news)
         verdict = judge(active, known, view)
         due = [(record, DeadlinePassed()) for record in active if _is_due(record, view.at)]
         announced = await self._announced(connection)
@@ -135,7 +136,6 @@ class Dispatcher:
         await self._dispatch(connection, active, view)
         for order in verdict.orders:
             await self.bus.tell(order)
-        self.fleet.news.clear()
         await self._tell_queue(connection)
 
     async def _apply_topology(self) -> None:
@@ -181,9 +181,9 @@ class Dispatcher:
             created, last = seen.heartbeat.last_fact.stream_created, seen.heartbeat.last_fact.sequence
         return created != self._facts.created or self._facts.floor >= last
 
-    async def _store_heartbeats(self, connection: store.Connection) -> None:
+    async def _store_heartbeats(self, connection: store.Connection, news: frozenset[str]) -> None:
         loop = asyncio.get_running_loop()
-        for worker in list(self.fleet.news):
+        for worker in news:
             heartbeat = self.fleet.seen[worker].heartbeat
             models = hash(heartbeat.models)
             known = self._stored.get(worker)
@@ -194,6 +194,7 @@ class Dispatcher:
                 await provision.ensure_consumer(self.bus, topology.worker_consumer(worker))
             except (Unavailable, ApiError) as error:
                 log.warning("worker_consumer_missing", worker=worker, error=str(error))
+                self.fleet.news.add(worker)
                 continue
             lost = await roster.lost_among(connection, [heartbeat.incarnation])
             if not lost:
@@ -203,7 +204,9 @@ class Dispatcher:
                         await roster.announce(connection, heartbeat.models)
                 self._stored[worker] = (heartbeat.incarnation, loop.time(), models)
 
-    async def _view(self, connection: store.Connection, known: dict[str, UUID], active: Sequence[Record]) -> View:
+    async def _view(
+        self, connection: store.Connection, known: dict[str, UUID], active: Sequence[Record], news: frozenset[str]
+    ) -> View:
         incarnations = {seen.heartbeat.incarnation for seen in self.fleet.seen.values()} | set(known.values())
         incarnations |= {record.incarnation for record in active if record.incarnation is not None}
         settings = self.ledger.settings
@@ -217,6 +220,7 @@ class Dispatcher:
             facts_seen={worker: self._facts_seen(worker) for worker in workers},
             max_repeats=settings.offer_repeats,
             at=datetime.now(UTC),
+            news=news,
         )
 
     async def _announced(self, connection: store.Connection) -> list[tuple[Record, object]]:
@@ -266,7 +270,11 @@ class Dispatcher:
             metrics.ENDED.labels(state=after.state.value).inc()
 
     async def _dispatch(self, connection: store.Connection, active: Sequence[Record], view: View) -> None:
-        workers = free_workers(active, view, look_ahead=self.ledger.settings.look_ahead)
+        workers = [
+            each
+            for each in free_workers(active, view, look_ahead=self.ledger.settings.look_ahead)
+            if each.worker in self._stored and self._stored[each.worker][0] == each.incarnation
+        ]
         if not any(worker.free or worker.ahead for worker in workers) or not self.bus.connected:
             return
         records = await store.waiting(connection, PER_PROJECT)

@@ -58,8 +58,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a judgement rests on. `facts_seen` tells whether the ledger has consumed a worker's last fact;
-    `deaf_until` is the monotonic time before which we may have missed heartbeats.
+    """What a judgement rests on; `now`, `deaf_until` are monotonic seconds.
+
+    `news`: the workers heard since the last judgement. `facts_seen`: whether the ledger has consumed a worker's last
+    fact. `deaf_until`: before it we may have missed heartbeats.
     """
 
     fleet: Fleet
@@ -70,6 +72,7 @@ class View:
     facts_seen: Mapping[str, bool]
     max_repeats: int
     at: datetime
+    news: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def judge(active: Iterable[Record], known: Mapping[str, UUID], view: View) -> Ve
     gone = view.lost | {incarnation for _, incarnation in lost}
     for record in active:
         if record.state in OWNED:
-            found = _judge_attempt(record, gone, view)
+            found = _judge_attempt(record, gone, known, view)
             if found is not None:
                 inputs.append((record, found))
     return Verdict(tuple(inputs), tuple(_orders(active, view)), tuple(lost))
@@ -112,14 +115,18 @@ def _silent(known: Mapping[str, UUID], view: View) -> list[tuple[str, UUID]]:
     return silent
 
 
-def _judge_attempt(record: Record, gone: frozenset[UUID], view: View) -> object | None:
+def _judge_attempt(record: Record, gone: frozenset[UUID], known: Mapping[str, UUID], view: View) -> object | None:
     """What follows for one attempt that a worker owns; None when all is as it should be."""
     job = record.job
     worker = job.worker or ""
     if record.incarnation in gone:
         return WorkerLost(f"the worker {worker} was lost", counts=job.state is JobState.RUNNING)
     seen = view.fleet.seen.get(worker)
-    if seen is None or view.fleet.held(record) is not None:
+    if seen is None:
+        # Nobody is waited for in its place: the worker left, or came back as another, before we began to listen.
+        replaced = known.get(worker) != record.incarnation and view.now - view.deaf_until > view.lost_after
+        return WorkerLost(f"the worker {worker} is gone", counts=False) if replaced else None
+    if view.fleet.held(record) is not None:
         return None
     if seen.heartbeat.incarnation != record.incarnation:
         return _judge_successor(record, seen, view)
@@ -162,7 +169,7 @@ def _orders(active: Iterable[Record], view: View) -> Iterable[Control]:
         heartbeat = seen.heartbeat
         if heartbeat.goodbye:
             continue
-        news = worker in view.fleet.news
+        news = worker in view.news
         if heartbeat.incarnation in view.lost:
             if news:
                 yield Control(worker=worker, order=Renew(incarnation=heartbeat.incarnation))
@@ -203,7 +210,7 @@ def free_workers(active: Iterable[Record], view: View, *, look_ahead: int) -> li
                 models=frozenset(info.key for info in heartbeat.models),
                 resident=frozenset(heartbeat.resident),
                 free=0 if resting else free,
-                ahead=0 if resting else max(heartbeat.slots + look_ahead - used - free, 0),
+                ahead=0 if resting or not heartbeat.slots else max(heartbeat.slots + look_ahead - used - free, 0),
                 batch_limit=heartbeat.batch_limit,
                 busy_seconds=sum(each.eta_seconds or 0.0 for each in heartbeat.attempts if not each.ended),
             )

@@ -149,7 +149,7 @@ class Queries:
             self._speeds = (loop.time(), await store.speeds(connection))
         records = {record.job.id: record for record in await store.waiting(connection, PLACES)}
         sleeping = await store.sleeping(connection, PLACES)
-        counts = await store.counts(connection)
+        counts = await store.counts(connection, ended=False)
         served = await store.last_served(connection)
         active = await store.active(connection)
         fleet_view = View(
@@ -224,7 +224,7 @@ class Queries:
     async def stats(self, _: Empty) -> LedgerStats:
         """Counts and speeds."""
         async with transaction(self.pool) as connection:
-            counts = await store.counts(connection)
+            counts = await store.counts(connection, ended=True)
             completed, failed = await store.ended_last_hour(connection)
             median = await store.median_seconds(connection)
             pending = await store.outbox_size(connection)

@@ -319,9 +319,9 @@ class QueueState(Message, wire="tel.queue", kind=Kind.TELEMETRY, subject="anime.
 
     at: datetime
     entries: tuple[QueueEntry, ...]
-    waiting: int
-    counts: dict[JobState, int]
-    workers: int
+    waiting: int = Field(description="Jobs preparing or queued.")
+    counts: dict[JobState, int] = Field(description="Jobs that have not ended, by state.")
+    workers: int = Field(description="Workers that could take a job.")
 
 
 class WorkerView(Model):

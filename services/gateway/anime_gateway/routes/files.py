@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response
 
 from anime_common.contracts.files import (
@@ -21,7 +21,7 @@ from anime_common.contracts.files import (
     UpdateFile,
 )
 from anime_gateway.bodies import answer, body, json_body
-from anime_gateway.content import Conditions, Content, content_of, send, thumbnail_of
+from anime_gateway.content import Conditions, content_of, send, thumbnail_of
 from anime_gateway.deps import Deps, Gateway
 from anime_gateway.documents import WRITE_ERRORS, errors
 from anime_gateway.public import with_urls
@@ -29,7 +29,7 @@ from anime_gateway.public import with_urls
 router = APIRouter(prefix="/files", tags=["files"])
 
 FileId = Annotated[UUID, Path(description="The file's id.")]
-Range = Annotated[str | None, Header(description="One range of bytes.", examples=["bytes=0-1023"])]
+RangeHeader = Annotated[str | None, Header(alias="Range", description="One range of bytes.", examples=["bytes=0-1023"])]
 IfNoneMatch = Annotated[str | None, Header(description="Answer 304 when the file still has this `ETag`.")]
 IfRange = Annotated[str | None, Header(description="Send the range only if the file still has this `ETag`.")]
 Download = Annotated[bool, Query(description="Ask the browser to save it.")]
@@ -82,9 +82,10 @@ async def delete(gateway: Deps, file: FileId) -> Response:
 
 
 async def content(
+    request: Request,
     gateway: Deps,
     file: FileId,
-    range_: Annotated[Range, Header(alias="Range")] = None,
+    wanted: RangeHeader = None,
     if_none_match: IfNoneMatch = None,
     if_range: IfRange = None,
     *,
@@ -92,22 +93,21 @@ async def content(
 ) -> Response:
     """The bytes of a file."""
     found = content_of(await find(gateway, file))
-    return await _send(gateway, found, Conditions(range_, if_none_match, if_range, download=download))
+    conditions = Conditions(wanted, if_none_match, if_range, download=download, head=request.method == "HEAD")
+    return await send(gateway.artifacts, found, conditions)
 
 
 async def thumbnail(
+    request: Request,
     gateway: Deps,
     file: FileId,
-    range_: Annotated[Range, Header(alias="Range")] = None,
+    wanted: RangeHeader = None,
     if_none_match: IfNoneMatch = None,
     if_range: IfRange = None,
 ) -> Response:
     """A small picture of a file."""
     found = thumbnail_of(await find(gateway, file))
-    return await _send(gateway, found, Conditions(range_, if_none_match, if_range))
-
-
-async def _send(gateway: Gateway, found: Content, conditions: Conditions) -> Response:
+    conditions = Conditions(wanted, if_none_match, if_range, head=request.method == "HEAD")
     return await send(gateway.artifacts, found, conditions)
 
 

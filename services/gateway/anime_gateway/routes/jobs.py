@@ -28,9 +28,10 @@ from anime_common.contracts.vocabulary import GenerationRequest
 from anime_common.messages import Message
 from anime_common.outcomes import not_found
 from anime_gateway.bodies import answer, body, json_body
-from anime_gateway.commands import Sent, job_id_of
+from anime_gateway.commands import Sent
 from anime_gateway.deps import Deps, Gateway
 from anime_gateway.documents import WRITE_ERRORS, errors
+from anime_gateway.idempotency import IdempotencyKey, id_for
 from anime_gateway.mailbox import Mailbox
 from anime_gateway.problems import invalid
 from anime_gateway.public import Pending, job_url
@@ -38,17 +39,12 @@ from anime_gateway.public import Pending, job_url
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Ref = Annotated[str, Path(description="The job's id or its 8-character code.", examples=["k3v9x2mq"])]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(description="Up to 255 printable characters. The same key with the same request is the same job."),
-]
 Prefer = Annotated[
     str | None,
     Header(description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=30"]),
 ]
 _REF: TypeAdapter[str] = TypeAdapter(JobRef)
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
-_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 PENDING: dict[int | str, dict[str, Any]] = {
     202: {
         "model": Pending,
@@ -91,9 +87,7 @@ async def submit(
     prefer: Prefer = None,
 ) -> Response:
     """Make pictures from a prompt. The job is kept from the moment this answers; it waits its turn, however long."""
-    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
-        raise invalid("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
-    job_id = job_id_of(idempotency_key)
+    job_id = id_for("job", idempotency_key)
     wait = preferred_wait(prefer, gateway.settings.gateway_prefer_wait)
     command = SubmitJob(job_id=job_id, request=wanted)
     if wait == 0.0:

@@ -26,15 +26,13 @@ from anime_common.contracts.jobs import (
     ProjectRef,
     UpdateProject,
 )
-from anime_common.messages import uuid7
 from anime_common.outcomes import Refused, not_found
 from anime_gateway.bodies import answer, body, json_body
-from anime_gateway.commands import keyed_id
 from anime_gateway.deps import Deps, Gateway
 from anime_gateway.documents import WRITE_ERRORS, errors
+from anime_gateway.idempotency import IdempotencyKey, id_for
 from anime_gateway.problems import invalid
 from anime_gateway.public import BASE, ProjectReplacement
-from anime_gateway.routes.jobs import IdempotencyKey, checked_key
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -59,8 +57,7 @@ async def create(
     gateway: Deps, wanted: Annotated[NewProject, body(NewProject)], idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Make a project; its slug is made from the name unless given, and never changes."""
-    key = checked_key(idempotency_key)
-    question = CreateProject(id=keyed_id("project", key) if key is not None else uuid7(), project=wanted)
+    question = CreateProject(id=id_for("project", idempotency_key), project=wanted)
     try:
         made = await gateway.ask(CREATE_PROJECT, question, within="project")
     except Refused as error:

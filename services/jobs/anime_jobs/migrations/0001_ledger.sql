@@ -90,7 +90,7 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_attempt ON jobs (attempt_id) WHERE attempt_id IS NOT NULL;
 CREATE INDEX jobs_queued ON jobs (priority, project_id, created_at, id) WHERE state = 'queued';
-CREATE INDEX jobs_active ON jobs (state) WHERE state IN ('preparing', 'dispatched', 'running', 'filing');
+CREATE INDEX jobs_state ON jobs (state);
 CREATE INDEX jobs_newest ON jobs (created_at DESC, id DESC);
 CREATE INDEX jobs_of_project ON jobs (project_id, created_at DESC, id DESC);
 CREATE INDEX jobs_ended ON jobs (ended_at) WHERE ended_at IS NOT NULL;

@@ -1,0 +1,62 @@
+"""The application: every route, every error as problem details, and the document that describes both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+import anime_gateway
+from anime_gateway import problems
+from anime_gateway.deps import Gateway
+from anime_gateway.documents import document
+from anime_gateway.doors import Doors
+from anime_gateway.public import BASE
+from anime_gateway.routes import events, files, jobs, page, projects, prompts, system
+
+TAGS = [
+    {"name": "jobs", "description": "From a prompt to pictures."},
+    {"name": "events", "description": "What happens, as it happens."},
+    {"name": "projects", "description": "The folders of jobs and files."},
+    {"name": "files", "description": "The library of finished pictures."},
+    {"name": "prompts", "description": "Better prompts."},
+    {"name": "system", "description": "The state of the whole."},
+]
+DESCRIPTION = (
+    "Errors are problem details (RFC 9457) with a stable `code` and the `field` at fault. Lists answer "
+    '`{"items": […], "next": cursor or null}`. A job has one id, one state and one progress everywhere: here, in '
+    "events and on the WebSocket at `/api/anime/ws`."
+)
+
+
+def create_app() -> FastAPI:
+    """The routes and their errors; they find their parts in `app.state.gateway`."""
+    app = FastAPI(
+        title="Tower Anime Production",
+        version=anime_gateway.__version__,
+        summary="Pictures from prompts, filed by project, with honest live progress.",
+        description=DESCRIPTION,
+        openapi_url=f"{BASE}/openapi.json",
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    for module in (jobs, events, projects, files, prompts, system):
+        app.include_router(module.router, prefix=BASE)
+    app.include_router(page.router)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]  # how FastAPI wants it replaced
+    return app
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document."""
+    return document(create_app())
+
+
+def serve(gateway: Gateway) -> Doors:
+    """The whole application of a running gateway, behind its doors."""
+    app = create_app()
+    app.state.gateway = gateway
+    return Doors(app, gateway.settings.gateway_max_body)
