@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -132,8 +132,8 @@ async def test_from_the_event_to_the_question(
     await eventually(lambda: _equals(artifacts.exists(str(file.thumbnail_key)), wanted=False))
 
 
-async def _equals(found: object, wanted: object) -> bool:
-    return await found == wanted  # type: ignore[misc]
+async def _equals(found: Awaitable[object], wanted: object) -> bool:
+    return bool(await found == wanted)
 
 
 async def test_it_says_what_is_wrong(service: Runtime[FilesSettings], tmp_path: Path) -> None:

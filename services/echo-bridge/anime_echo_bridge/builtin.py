@@ -48,7 +48,7 @@ def _positive(text: str, family: Family) -> tuple[str, list[Change]]:
         first = _order(_add(ordered.sections[0], added))
         ordered = Prompt((first, *ordered.sections[1:]), ordered.separators)
         changes.append(Change(kind="added", text=", ".join(added)))
-    found = model.render(ordered)
+    found = model.render(ordered) or text.strip()  # nothing but commas
     if len(found) > max(MAX_LENGTH, len(text)):
         return text.strip(), [Change(kind="kept", text="the prompt is as long as it may be: it was left as it is")]
     return found, changes

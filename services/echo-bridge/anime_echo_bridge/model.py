@@ -225,7 +225,7 @@ def _line(block: Prose | Tags) -> str:
 
 
 def kept_words(text: str) -> set[str]:
-    """The words that an optimised prompt must still have: those of the tags in their usual spelling, and of the rest."""
+    """The words that an optimised prompt must still have: those of tags in their usual spelling, and of the rest."""
     prompt = parse(text)
     if prompt is None:
         return set(words(text))

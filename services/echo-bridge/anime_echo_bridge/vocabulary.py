@@ -105,11 +105,13 @@ LAST_WORDS: dict[Place, str] = {
     Place.POSE: "viewer pose back hip hips v salute up sitting standing",
     Place.SCENE: (
         "sky background clouds sunset sunrise dusk evening night day classroom school forest trees ocean sea beach city"
-        " street tree room bedroom kitchen library park garden mountain river snow rain indoors outdoors blossoms petals"
-        " moon stars window field scenery"
+        " street tree room bedroom kitchen library park garden mountain river snow rain indoors outdoors blossoms"
+        " petals moon stars window field scenery"
     ),
     Place.CAMERA: "shot close-up portrait body angle view above below behind focus profile",
-    Place.STYLE: "style lighting light shading lineart sketch anime realistic monochrome watercolor painting illustration",
+    Place.STYLE: (
+        "style lighting light shading lineart sketch anime realistic monochrome watercolor painting illustration"
+    ),
     Place.QUALITY: "quality masterpiece highres absurdres detailed 4k 8k hd resolution",
 }
 """The last word of a tag tells most often where it belongs: a "hair ribbon" is a ribbon."""

@@ -19,7 +19,9 @@ from anime_gateway.public import job_url
 if TYPE_CHECKING:
     from anime_common.contracts.jobs import QueueEntry
 
-WITH_A_WORKER = frozenset({JobState.DISPATCHED, JobState.RUNNING, JobState.FILING})
+WITH_A_WORKER = progress.IN_WORK | {JobState.FILING}
+STOPPED = frozenset({JobState.FAILED, JobState.CANCELLED})
+MAX_STOPPED = 1000
 MAX_PREVIEWS = 64
 MAX_PREVIEW_SIZE = 512 * 1024
 
@@ -47,6 +49,7 @@ class Attempts:
     def __init__(self) -> None:
         self._known: dict[UUID, Known] = {}
         self._previews: dict[UUID, Preview] = {}
+        self._stopped: dict[UUID, AttemptProgress] = {}
         self._seen: set[UUID] | None = None
 
     def __len__(self) -> int:
@@ -57,6 +60,7 @@ class Attempts:
         """Forget everything: the streams were replaced."""
         self._known.clear()
         self._previews.clear()
+        self._stopped.clear()
 
     def see(self, job: Job) -> Known:
         """Take in the job of a ledger event; returns what is known of it, also when it is over."""
@@ -71,18 +75,22 @@ class Attempts:
             self._known[job.id] = now
         else:
             self._known.pop(job.id, None)
+        if job.state in STOPPED and now.told is not None:
+            self._stopped[job.id] = now.told
+            while len(self._stopped) > MAX_STOPPED:
+                del self._stopped[next(iter(self._stopped))]
         if not same or job.state not in WITH_A_WORKER:
             self._previews.pop(job.id, None)
         return now
 
     def tell(self, told: AttemptProgress) -> Known | None:
-        """Take in telemetry; returns what is known now if people may see it, None for an attempt that is not running."""
+        """Take in telemetry; returns what is known now, or None when it is not of an attempt in work."""
         known = self._known.get(told.job_id)
-        if known is None or known.job.attempt_id != told.attempt_id or known.job.state is JobState.FILING:
+        if known is None or known.job.attempt_id != told.attempt_id or known.job.state not in progress.IN_WORK:
             return None
         now = replace(known, told=progress.later(known.told, told))
         self._known[told.job_id] = now
-        return now if known.job.state is JobState.RUNNING else None
+        return now
 
     def show(self, job_id: UUID, attempt_id: UUID, data: bytes) -> None:
         """Keep the preview picture of a current attempt; the oldest makes room."""
@@ -105,10 +113,9 @@ class Attempts:
         return f"{job_url(job_id)}/preview?n={preview.number}" if preview is not None else None
 
     def running(self) -> Iterable[Known]:
-        """The running attempts of which something was told."""
-        return [
-            known for known in self._known.values() if known.job.state is JobState.RUNNING and known.told is not None
-        ]
+        """The attempts in work of which something was told."""
+        known = self._known.values()
+        return [each for each in known if each.job.state in progress.IN_WORK and each.told is not None]
 
     def begin_learning(self) -> None:
         """The ledger is about to be asked which jobs run; what happens to a job meanwhile outdates the answer."""
@@ -123,8 +130,11 @@ class Attempts:
 
     def view(self, view: JobView) -> JobView:
         """A job from the ledger's answer, with the newest progress of the same attempt."""
+        if view.state in STOPPED:
+            shown = progress.of_job(view, self._stopped.get(view.id))
+            return view.model_copy(update={"progress": shown})
         known = self._known.get(view.id)
-        if known is None or view.state is not JobState.RUNNING or known.job.attempt_id != view.attempt_id:
+        if known is None or view.state not in progress.IN_WORK or known.job.attempt_id != view.attempt_id:
             return view
         heard, told = progress.told_by(view), known.told
         if heard is not None and (told is None or heard.percent > told.percent):
@@ -138,5 +148,5 @@ class Attempts:
     def compose(self, job: Job, place: QueueEntry | None = None) -> JobView:
         """A job from an event or an answer, with what is known of its attempt."""
         known = self._known.get(job.id)
-        told = known.told if known is not None else None
+        told = known.told if known is not None else self._stopped.get(job.id)
         return progress.with_progress(job, progress.of_job(job, told, place, self.preview_url(job.id)))

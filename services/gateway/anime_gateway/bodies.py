@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 def body(model: type[M]) -> Any:
     """A FastAPI dependency: the JSON body as `model`.
 
-    Parsed by pydantic itself, whose parser bounds nesting and numbers and refuses broken Unicode, which Python's does not.
+    Parsed by pydantic, whose parser bounds nesting and numbers and refuses broken Unicode; Python's does not.
     """
 
     async def read(request: Request) -> M:
@@ -49,6 +49,6 @@ def json_body(model: type[BaseModel], **examples: dict[str, Any]) -> dict[str, A
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
-def answer(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def answer(model: M, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON response; absent values are null, so that every field is always there."""
     return Response(encode(model), status, headers, "application/json")

@@ -1,14 +1,15 @@
 """Sends commands to the ledger and waits for their answers.
 
 A command is stored by the broker before it counts as sent; its answer is an event that names the command's id. Whoever
-is not answered in time gets the promise that it will be carried out; whoever cannot know whether the broker stored it is
-told exactly that.
+is not answered in time gets the promise that it will be carried out; whoever cannot know whether the broker stored it
+is told exactly that.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -99,11 +100,8 @@ class Commands:
         """Publish until the broker confirms, or the answer shows that it has; False when neither comes in time."""
         publishing = asyncio.create_task(self._publish(out))
         try:
-            done, _ = await asyncio.wait(
-                {publishing, answered},
-                timeout=self._publish_wait,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            either: set[asyncio.Future[Any]] = {publishing, answered}
+            done, _ = await asyncio.wait(either, timeout=self._publish_wait, return_when=asyncio.FIRST_COMPLETED)
             if publishing in done:
                 publishing.result()
             return bool(done)

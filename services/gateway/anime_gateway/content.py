@@ -20,7 +20,7 @@ NEVER_CHANGES = "private, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What to send: the key in the store, its entity tag, type and name. `size` is None when only the store knows it."""
+    """What to send: key in the store, entity tag, type and name; `size` is None when only the store knows it."""
 
     key: str
     etag: str

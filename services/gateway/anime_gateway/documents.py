@@ -31,6 +31,7 @@ UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
 """Errors, request bodies and data of stream events: FastAPI does not see these, since routes read and send them."""
 
 SCHEMAS = "#/components/schemas/{model}"
+PROBLEM = {"$ref": SCHEMAS.format(model="Problem")}
 
 ALWAYS = (403, 421, 500, 503, 504)
 """Errors that every route can answer: foreign origin, wrong host, a bug, a service that is away or too slow."""
@@ -72,11 +73,12 @@ EXAMPLES: dict[int, dict[str, Any]] = {
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of a route's errors."""
-    return {status: _error(status) for status in sorted({*statuses, *ALWAYS})}
+    found: dict[int | str, dict[str, Any]] = {status: _error(status) for status in sorted({*statuses, *ALWAYS})}
+    return found | {"default": {"description": "Any other error.", "content": {MEDIA_TYPE: {"schema": PROBLEM}}}}
 
 
 def _error(status: int) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"$ref": SCHEMAS.format(model="Problem")}}
+    content: dict[str, Any] = {"schema": PROBLEM}
     if status in EXAMPLES:
         content["example"] = {
             "type": "about:blank",
@@ -110,4 +112,3 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas.setdefault(name, schema)
     found["components"]["schemas"] = dict(sorted(schemas.items()))
     return found
-

@@ -46,7 +46,7 @@ class Feed:
     """Delivers every event of both streams once and in order per stream, from where they are when it starts.
 
     `deliver` gets each event after the feed's `cursor` moved past it; `reset` is called when the feed cannot go on and
-    has jumped to the end of the new stream. `overhear` gets every event as soon as it comes, in order or not, maybe twice.
+    has jumped to the end of the new stream. `overhear` gets every event as soon as it comes, in any order, maybe twice.
     """
 
     bus: Bus

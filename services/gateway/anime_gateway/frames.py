@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from anime_common.contracts.files import FileDeleted, FileUpdated, Filed, FilingFailed
+from anime_common.contracts.files import Filed, FileDeleted, FileUpdated, FilingFailed
 from anime_common.contracts.jobs import Job, JobEvent, JobFiling, JobView, ProjectChanged
 from anime_common.messages import Message
 from anime_gateway.public import FileData, JobData, ProjectData, with_urls
@@ -84,7 +84,7 @@ def encode(data: BaseModel) -> bytes:
 def frame_of(message: Message, cursor: Cursor, serial: int, view_of: Callable[[Job], JobView]) -> Frame | None:
     """The event that people see of a stored message; None when it is not for them.
 
-    Answers to commands are for their senders, facts of workers for the ledger, and a repeated `filing` says nothing new.
+    Answers to commands are for their senders, facts of workers for the ledger; a repeated `filing` says nothing new.
     """
     match message:
         case JobFiling(repeat=repeat) if repeat:
@@ -108,9 +108,7 @@ def _file_data(message: Filed | FilingFailed | FileUpdated | FileDeleted) -> Fil
         case Filed():
             return FileData(type="filed", job_id=message.job_id, outputs=message.outputs)
         case FilingFailed():
-            return FileData(
-                type="filing_failed", job_id=message.job_id, code=message.code, message=message.message
-            )
+            return FileData(type="filing_failed", job_id=message.job_id, code=message.code, message=message.message)
         case FileUpdated():
             file = with_urls(message.file)
             return FileData(type="updated", job_id=file.job_id, file_id=file.id, file=file)

@@ -21,7 +21,7 @@ _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 def id_for(what: str, key: str | None) -> UUID:
-    """The id of what is to be created: made of `key` if there is one, else a new UUIDv7; raises Invalid on a bad key."""
+    """The id of what is to be created: of `key` if there is one, else a new UUIDv7; raises Invalid on a bad key."""
     if key is None:
         return uuid7()
     if not _KEY.fullmatch(key):

@@ -32,7 +32,7 @@ class Mailbox:
 
     def __init__(self, job_id: UUID | None, limit: int) -> None:
         self.job_id = job_id
-        self.on_close: Callable[[Closed], None] | None = None
+        self.on_close: Callable[[], object] | None = None
         self.start: Cursor | None = None
         self.closed: Closed | None = None
         self.reset: str | None = None
@@ -76,7 +76,7 @@ class Mailbox:
         self._frames.clear()
         self._wake()
         if self.on_close is not None:
-            self.on_close(reason)
+            self.on_close()
 
     async def take(self, timeout: float) -> list[Frame]:
         """All that waits, as soon as there is anything; nothing after `timeout` seconds, when closed or on a reset."""

@@ -13,6 +13,6 @@ REQUEST_SECONDS = Histogram(
 STREAMS = Gauge("anime_streams_open", "Event streams and subscriptions that are open.", ["kind"])
 FRAMES = Counter("anime_stream_frames_total", "Events handed to clients' queues, by name.", ["event"])
 STREAMS_CLOSED = Counter("anime_streams_closed_total", "Event streams ended by the gateway, by reason.", ["reason"])
-FEED_REPAIRED = Counter("anime_feed_repaired_total", "Events missed by the live feed and read from a stream.", ["stream"])
+FEED_REPAIRED = Counter("anime_feed_repaired_total", "Events that the live feed missed.", ["stream"])
 FEED_RESETS = Counter("anime_feed_resets_total", "Times a stream was found replaced or cut.", ["reason"])
 COMMANDS = Counter("anime_commands_total", "Commands sent to the ledger, by outcome.", ["command", "outcome"])

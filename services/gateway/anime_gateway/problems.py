@@ -92,7 +92,13 @@ def problem(
 ) -> Response:
     """A response that says what went wrong."""
     body = Problem(
-        title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, field=field, errors=errors, job_id=job_id
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+        field=field,
+        errors=errors,
+        job_id=job_id,
     )
     found = dict(headers or {})
     if status == 503:
@@ -109,7 +115,7 @@ def invalid_response(error: Invalid) -> Response:
     return problem(422, "invalid", text, field=first.field, errors=error.mistakes)
 
 
-async def respond(request: Request, error: Exception) -> Response:
+async def respond(request: Request, error: Exception) -> Response:  # noqa: PLR0911 - one return a kind of error
     """The response to an error that a request ended with."""
     match error:
         case Invalid():

@@ -8,6 +8,9 @@ from anime_common.contracts.vocabulary import AttemptProgress, JobState, Progres
 ALMOST = 99.0
 """The most that is shown until a job is completed."""
 
+IN_WORK = frozenset({JobState.DISPATCHED, JobState.RUNNING})
+"""States in which a worker tells how far it is."""
+
 
 def of_job(
     job: Job, told: AttemptProgress | None = None, place: QueueEntry | None = None, preview_url: str | None = None
@@ -17,13 +20,13 @@ def of_job(
     progress = Progress(job_id=job.id, state=job.state, attempt_id=job.attempt_id, message=job.message)
     match job.state:
         case JobState.PREPARING | JobState.QUEUED if place is not None:
-            return progress.model_copy(update={"position": place.position, "eta_seconds": place.eta_seconds})
-        case JobState.RUNNING if told is not None:
+            return of_place(place)
+        case JobState.DISPATCHED | JobState.RUNNING if told is not None:
             return of_attempt(progress, told, preview_url)
         case JobState.FILING:
             return progress.model_copy(update={"percent": ALMOST, "preview_url": preview_url})
         case JobState.COMPLETED:
-            return progress.model_copy(update={"percent": 100.0, "eta_seconds": 0.0})
+            return progress.model_copy(update={"percent": 100.0})
         case JobState.FAILED | JobState.CANCELLED if told is not None:
             return progress.model_copy(update={"percent": min(told.percent, ALMOST)})
         case _:
@@ -58,7 +61,7 @@ def of_place(place: QueueEntry) -> Progress:
 def told_by(view: JobView) -> AttemptProgress | None:
     """What the ledger heard of a running attempt, in the shape that workers tell it."""
     progress = view.progress
-    if view.state is not JobState.RUNNING or view.attempt_id is None or progress.phase is None:
+    if view.state not in IN_WORK or view.attempt_id is None or progress.phase is None:
         return None
     return AttemptProgress(
         job_id=view.id,

@@ -24,8 +24,8 @@ ACTIVE = tuple(state for state in JobState if not state.ended)
 class Snapshot:
     """A snapshot, and which frames it makes needless.
 
-    The ledger was asked after frame `floor`: what came before is in the answer. Progress up to frame `composed` is in it
-    too. Of a job, events up to the (epoch, version) in `versions` are in it, even those that come later.
+    The ledger was asked after frame `floor`: what came before is in the answer. Progress up to frame `composed` is in
+    it too. Of a job, events up to the (epoch, version) in `versions` are in it, even those that come later.
     """
 
     frame: Frame

@@ -109,7 +109,7 @@ class Talk:
         await self._say("subscribed", {"job_id": str(job_id) if job_id else None})
         state = view.state if view is not None else None
         task = asyncio.create_task(self._follow(box, order.last_event_id, state), name="websocket")
-        box.on_close = lambda _: task.cancel()
+        box.on_close = task.cancel
         self._following[job_id] = task
 
     async def _unsubscribe(self, order: Unsubscribe) -> None:

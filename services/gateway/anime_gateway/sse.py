@@ -47,7 +47,7 @@ class EventStream(Response):
         """Stream."""
         pump = asyncio.create_task(self._pump(send), name="sse")
         leaving = asyncio.create_task(self._left(receive), name="sse-leaving")
-        self._box.on_close = lambda _: pump.cancel()
+        self._box.on_close = pump.cancel
         metrics.STREAMS.labels(kind="sse").inc()
         try:
             await asyncio.wait({pump, leaving}, return_when=asyncio.FIRST_COMPLETED)

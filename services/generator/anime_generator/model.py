@@ -1,4 +1,4 @@
-"""What a worker holds, and what it decides. Pure: every function takes a `Worker` and returns the next one with effects.
+"""What a worker holds, and what it decides. Pure: functions take a `Worker` and return the next one, with effects.
 
 An attempt's life here:
 
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from anime_common.contracts.generator import (
@@ -313,7 +313,7 @@ def _in_work(worker: Worker, attempt_id: UUID) -> Attempt | None:
     return found if found is not None and found.stage in {Stage.RUNNING, Stage.SAVING} else None
 
 
-def _who(worker: Worker, attempt: Attempt) -> dict[str, object]:
+def _who(worker: Worker, attempt: Attempt) -> dict[str, Any]:
     return {
         "job_id": attempt.job.job_id,
         "attempt_id": attempt.id,

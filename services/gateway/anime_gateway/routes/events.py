@@ -22,7 +22,7 @@ LastEventId = Annotated[
     str | None, Header(description="The `id` of the last event: browsers send it when they come back.", max_length=200)
 ]
 Since = Annotated[
-    str | None, Query(alias="last_event_id", description="The same, for clients that cannot set headers.", max_length=200)
+    str | None, Query(alias="last_event_id", description="The same, for who cannot set headers.", max_length=200)
 ]
 EVENTS = {
     "snapshot": "SnapshotData",
@@ -47,7 +47,7 @@ event: job
 data: {"type": "started", "job": {"id": "0198c5a3-7c11-7bb4-a4f0-1f7d2a9e6b52", "state": "running"}}
 
 event: progress
-data: {"job_id": "0198c5a3-7c11-7bb4-a4f0-1f7d2a9e6b52", "state": "running", "phase": "sampling", "step": 7, "steps": 20}
+data: {"job_id": "0198c5a3-7c11-7bb4-a4f0-1f7d2a9e6b52", "state": "running", "phase": "sampling", "step": 7}
 
 """
 
@@ -64,7 +64,7 @@ def _stream(text: str) -> dict[int | str, dict[str, Any]]:
 @router.get(
     "/events",
     summary="Follow everything",
-    response_class=EventStream,
+    response_class=Response,
     responses=errors(422) | _stream("Events, without end: see `x-events` for the data of each."),
 )
 async def everything(gateway: Deps, last_event_id: LastEventId = None, since: Since = None) -> Response:
@@ -77,7 +77,7 @@ async def everything(gateway: Deps, last_event_id: LastEventId = None, since: Si
     "/jobs/{job}/events",
     tags=["jobs"],
     summary="Follow a job",
-    response_class=EventStream,
+    response_class=Response,
     responses=errors(404, 410, 422)
     | _stream("Events of the job until its end: see `x-events` for the data of each.")
     | {204: {"description": "The job has ended and `Last-Event-ID` shows that the client knows: do not come back."}},

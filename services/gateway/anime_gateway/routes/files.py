@@ -115,6 +115,6 @@ for path, endpoint, summary in (
     ("/{file}/content", content, "Get a file"),
     ("/{file}/thumbnail", thumbnail, "Get a thumbnail"),
 ):
-    documented = errors(404, 416, 422) | BYTES
-    router.add_api_route(path, endpoint, methods=["GET"], summary=summary, response_class=Response, responses=documented)
+    answers = errors(404, 416, 422) | BYTES
+    router.add_api_route(path, endpoint, methods=["GET"], summary=summary, response_class=Response, responses=answers)
     router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, response_class=Response)

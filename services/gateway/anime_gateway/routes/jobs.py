@@ -120,7 +120,7 @@ async def _end(request: Request, box: Mailbox, deadline: float) -> JobView | Non
 
 
 def preferred_wait(prefer: str | None, most: float) -> float:
-    """The seconds of `wait=N` in a `Prefer` header (RFC 7240), at most `most`; preferences not understood are ignored."""
+    """The seconds of `wait=N` in a `Prefer` header (RFC 7240), at most `most`; what is not understood is ignored."""
     found = _WAIT.search(prefer) if prefer else None
     return min(float(found[1]), most) if found else 0.0
 
@@ -208,9 +208,7 @@ async def _order(gateway: Gateway, job: str, command: Message) -> Response:
     responses=errors(404, 410)
     | {200: {"content": {"image/jpeg": {}}, "description": "The last preview of the attempt in work."}},
 )
-async def preview(
-    gateway: Deps, job: Ref, n: Annotated[str | None, Query(description="Ignored; makes the address change.")] = None
-) -> Response:
+async def preview(gateway: Deps, job: Ref) -> Response:
     """The last small preview of a running job; `preview_url` of its progress changes with each."""
     view = await find(gateway, job)
     found = gateway.hub.attempts.preview(view.id)

@@ -123,6 +123,7 @@ async def _update(gateway: Gateway, project: str, changes: ProjectChanges, if_ma
 async def delete(
     gateway: Deps,
     project: Ref,
+    *,
     force: Annotated[Flag, Query(description="Delete its ended jobs too; files stay in the library.")] = False,
     archive: Annotated[Flag, Query(description="Archive it instead, when it has jobs.")] = False,
 ) -> Response:
@@ -144,7 +145,7 @@ def expected(if_match: str | None) -> int | None:
         return None
     found = _ETAG.fullmatch(if_match.strip())
     if found is None:
-        raise invalid("If-Match", "must be the ETag of the project, such as \"3\", or *")
+        raise invalid("If-Match", 'must be the ETag of the project, such as "3", or *')
     return int(found[1])
 
 

@@ -1,0 +1,101 @@
+"""Heartbeats: the whole state of the worker every few seconds, and at once when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from anime_common.contracts.generator import Heartbeat
+from anime_generator import __version__, metrics
+from anime_generator.model import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anime_common.bus import Bus
+    from anime_common.contracts.generator import FactPosition
+    from anime_generator.engine_host import EngineHost
+    from anime_generator.model import Worker
+
+SLOTS = 1
+"""One engine process, one run at a time."""
+
+
+class Heart:
+    """Beats while the engine process is known; changes that come close together share a beat."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        host: EngineHost,
+        *,
+        worker: Callable[[], Worker],
+        last_fact: Callable[[], FactPosition | None],
+        batch_limit: int,
+        interval: float,
+        gap: float,
+    ) -> None:
+        self._bus = bus
+        self._host = host
+        self._worker = worker
+        self._last_fact = last_fact
+        self._batch_limit = batch_limit
+        self._interval = interval
+        self._gap = gap
+        self._news = asyncio.Event()
+        bus.on_reconnect(self.changed)
+
+    def changed(self) -> None:
+        """Something that a heartbeat tells is different now."""
+        self._news.set()
+
+    async def beat(self) -> None:
+        """Send heartbeats until cancelled."""
+        while True:
+            self._news.clear()
+            await self.send()
+            await asyncio.sleep(self._gap)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), max(self._interval - self._gap, 0.0))
+
+    async def send(self, *, goodbye: bool = False) -> None:
+        """Send one now; before the engine process has told of its device there is nothing to say."""
+        found = self.heartbeat(goodbye=goodbye)
+        if found is not None:
+            await self._bus.tell(found)
+
+    def heartbeat(self, *, goodbye: bool = False) -> Heartbeat | None:
+        """The worker as it is now. Without a usable engine process it has no models, so it is offered nothing."""
+        worker, host = self._worker(), self._host
+        self._measure(worker)
+        if host.device is None:
+            return None
+        free = SLOTS - worker.busy() if host.usable and not worker.draining else 0
+        return Heartbeat(
+            worker=worker.name,
+            incarnation=worker.incarnation,
+            started_at=worker.started_at,
+            sent_at=datetime.now(UTC),
+            version=__version__,
+            device=host.device,
+            engines=tuple(sorted({model.engine for model in host.models})),
+            models=host.models if host.usable else (),
+            resident=host.resident,
+            slots=SLOTS,
+            free_slots=max(free, 0),
+            batch_limit=self._batch_limit,
+            draining=worker.draining,
+            goodbye=goodbye,
+            attempts=tuple(attempt.held() for attempt in worker.attempts.values()),
+            last_fact=self._last_fact(),
+        )
+
+    def _measure(self, worker: Worker) -> None:
+        for stage in Stage:
+            metrics.HELD.labels(stage=stage).set(len(worker.in_stage(stage)))
+        metrics.ENGINE_USABLE.set(self._host.usable)
+        metrics.RESIDENT.set(len(self._host.resident))
+        if self._host.device is not None:
+            metrics.MEMORY_FREE.set(self._host.device.memory_free)

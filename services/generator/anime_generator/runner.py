@@ -1,0 +1,140 @@
+"""Runs offers, one after another: hands them to the engine process and turns its reports into decisions and telemetry.
+
+While the engine draws the next offer, pictures of the last one are still being staged and its facts published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from anime_common.contracts.vocabulary import Phase, StagedOutput
+from anime_common.failpoints import hit
+from anime_common.tracing import span
+from anime_generator import metrics, model, wire
+from anime_generator.feed import Feed
+from anime_generator.model import Attempt, Failure, Made, Stage
+from anime_generator.progress import History, Tracker
+from anime_generator.staging import NotOurs, Staging, StagingFailed
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from anime_common.bus import Bus
+    from anime_generator.desk import Desk
+    from anime_generator.engine_host import EngineHost, Heard
+    from anime_generator.reporter import Spawn
+
+log = structlog.get_logger(__name__)
+
+MAX_SAVING = 64
+"""Attempts whose pictures may be on their way to the store while the next run begins."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """One attempt of the run in hand."""
+
+    attempt: Attempt
+    feed: Feed
+    staging: list[asyncio.Task[StagedOutput]] = field(default_factory=list)
+    saving: float = 0.0
+
+
+class Runner:
+    """Draws what the desk says is next."""
+
+    def __init__(
+        self, bus: Bus, desk: Desk, host: EngineHost, staging: Staging, engines: dict[str, str], spawn: Spawn
+    ) -> None:
+        self._bus = bus
+        self._desk = desk
+        self._host = host
+        self._staging = staging
+        self._engines = engines
+        self._spawn = spawn
+        self._history = History()
+
+    async def run(self) -> None:
+        """Run offers until cancelled. Waiting ones are given back when the engine process does not start."""
+        while True:
+            if not self._desk.worker.next_run() or len(self._desk.worker.in_stage(Stage.SAVING)) > MAX_SAVING:
+                await self._desk.news()
+            elif await self._host.wait_usable():
+                await hit("generator.before_started")
+                if attempts := self._desk.worker.next_run():
+                    await self._draw(attempts)
+            else:
+                self._give_back("the engine process does not start")
+
+    async def _draw(self, attempts: tuple[Attempt, ...]) -> None:
+        settings = attempts[0].job.settings
+        engine = self._engines.get(settings.model, "")
+        ids = tuple(attempt.id for attempt in attempts)
+        with span("generate", traceparent=attempts[0].traceparent, model=settings.model, engine=engine):
+            self._desk.apply(model.begin(self._desk.worker, ids, engine, datetime.now(UTC)))
+            work = {attempt.id: _Work(attempt, self._feed(attempt)) for attempt in attempts}
+            for each in work.values():
+                await each.feed.tell(urgent=True)
+            async for heard in self._host.draw(tuple(attempt.job for attempt in attempts)):
+                await self._on_heard(work, heard)
+
+    def _feed(self, attempt: Attempt) -> Feed:
+        settings = attempt.job.settings
+        costs = self._history.costs(settings.model, settings.width * settings.height)
+        tracker = Tracker(attempt.job.job_id, attempt.id, settings.count, settings.steps, costs)
+        if settings.model not in self._host.resident:
+            tracker.loading()
+        return Feed(self._bus, self._desk, tracker, self._spawn)
+
+    async def _on_heard(self, work: dict[UUID, _Work], heard: Heard) -> None:
+        report, now = heard.report, time.monotonic()
+        if isinstance(report, wire.Began):
+            for attempt_id in report.attempts:
+                work[attempt_id].feed.tracker.begin(report.phase, now)
+                await work[attempt_id].feed.tell(urgent=True)
+        elif isinstance(report, wire.Stepped):
+            await self._on_step(work, report, now)
+        elif isinstance(report, wire.Preview):
+            if self._desk.holds(report.attempt_id):
+                await work[report.attempt_id].feed.preview(heard.blob)
+        elif isinstance(report, wire.Painted):
+            await self._on_painted(work[report.attempt_id], report, heard.blob)
+        else:
+            self._on_ended(work[report.attempt_id], report)
+
+    async def _on_step(self, work: dict[UUID, _Work], report: wire.Stepped, now: float) -> None:
+        mine: dict[UUID, list[int]] = {}
+        for attempt_id, index in report.pictures:
+            mine.setdefault(attempt_id, []).append(index)
+        for attempt_id, indexes in mine.items():
+            feed = work[attempt_id].feed
+            feed.tracker.stepped(indexes, report.step, len(report.pictures), now)
+            await feed.tell()
+        await hit("generator.step")
+
+    async def _on_painted(self, each: _Work, report: wire.Painted, picture: bytes) -> None:
+        tracker = each.feed.tracker
+        tracker.painted(report.index)
+        if len(each.staging) + 1 == tracker.images:
+            tracker.begin(Phase.SAVING, time.monotonic())
+        each.staging.append(
+            self._spawn(self._stage(each, report, picture), f"stage {report.attempt_id} {report.index}")
+        )
+        await each.feed.tell(urgent=True)
+
+    async def _stage(self, each: _Work, report: wire.Painted, picture: bytes) -> StagedOutput | None:
+        """Store a picture; None when that failed or is of no use any more, which `_settle` finds out by the rest."""
+        began = time.monotonic()
+        output = await self._staging.store(
+            each.attempt.job, report, picture, lambda: self._desk.holds(report.attempt_id)
+        )
+        each.saving += time.monotonic() - began
+        each.feed.tracker.saved(report.index)
+        await each.feed.tell()
+        return output

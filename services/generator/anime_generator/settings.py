@@ -1,0 +1,79 @@
+"""Settings of the generator: times in seconds, sizes in megabytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from anime_common.settings import ServiceSettings
+from anime_generator.watchdog import Patience
+
+
+def default_worker() -> str:
+    """The machine's name as a token: right for one generator a machine, and for the pods of a StatefulSet."""
+    return re.sub(r"[^a-z0-9_-]+", "-", socket.gethostname().lower())[:32].strip("-") or "generator"
+
+
+class GeneratorSettings(ServiceSettings):
+    """Read from `ANIME_*`; see also `anime_common.settings`."""
+
+    worker: str = Field(
+        default_factory=default_worker, pattern=r"^[a-z0-9_-]{1,32}$", description="This worker's name; unique."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:<index> or simulated:<MiB>.")
+    device_id: str | None = Field(None, description="Id of the card, the same for all workers on it; default: its UUID.")
+    models: Path | None = Field(None, description="The owner's models.toml, laid over the one that is shipped.")
+    cpu_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads of torch on the CPU; default: OMP_NUM_THREADS, else half of the cores."
+    )
+    generator_heartbeat: float = Field(5.0, gt=0, le=10, description="Time between two heartbeats.")
+    generator_heartbeat_gap: float = Field(0.05, ge=0, le=1, description="Shortest time between two heartbeats.")
+    generator_finish_grace: float = Field(5.0, ge=0, description="When stopping, how long a running attempt may go on.")
+    generator_staging_patience: float = Field(
+        300.0, gt=0, description="How long to try to store a picture before its attempt fails."
+    )
+    generator_embedding_cache: int = Field(64, ge=0, description="Prompt embeddings to keep, in MB.")
+    generator_preview_every: int = Field(3, ge=1, le=50, description="A preview every so many steps.")
+    generator_preview_size: int = Field(256, ge=32, le=1024, description="Longer side of previews in pixels.")
+    generator_engine_delay: float = Field(0.2, gt=0, description="Wait before a lost engine process is replaced.")
+    watchdog_start: float = Field(180.0, gt=0, description="Longest start of the engine process.")
+    watchdog_load: float = Field(600.0, gt=0, description="Longest load of a model.")
+    watchdog_step: float = Field(300.0, gt=0, description="Longest step, before steps of the model were measured.")
+    watchdog_floor: float = Field(20.0, gt=0, description="A measured step may take this long at least.")
+    watchdog_factor: float = Field(20.0, ge=2, description="A measured step may take so many times as long.")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|simulated(:\d+)?", value):
+            raise ValueError("must be auto, cpu, cuda, cuda:<index> or simulated:<MiB>")
+        return value
+
+    def patience(self) -> Patience:
+        """What the watchdog of the engine process needs."""
+        return Patience(
+            start=self.watchdog_start,
+            load=self.watchdog_load,
+            step=self.watchdog_step,
+            floor=self.watchdog_floor,
+            factor=self.watchdog_factor,
+        )
+
+    def engine_environment(self) -> dict[str, str]:
+        """The environment of the engine process: ours without secrets, no hub, and only as many threads as help."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANIME_")}
+        cores = os.cpu_count() or 1
+        threads = str(self.cpu_threads or inherited.get("OMP_NUM_THREADS") or max(cores // 2, 1))
+        return {
+            # Threads that spin while they wait starve the other services of a small machine.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **inherited,
+            "OMP_NUM_THREADS": threads,
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }

@@ -1,0 +1,194 @@
+"""The whole product as real processes, seen from outside: HTTP, SSE, WebSocket, NATS, the database, the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest_asyncio
+from httpx_sse import ServerSentEvent, aconnect_sse
+
+from anime_cli.settings import StackSettings
+from anime_cli.stack import Stack
+from anime_common.db import split_password
+
+NOOP_MODELS = """
+default = "noop"
+
+[models.noop]
+title = "No picture worth looking at"
+engine = "noop"
+family = "noop"
+preload = true
+batch_limit = 4
+
+[models.noop.defaults]
+width = 64
+height = 64
+steps = 8
+guidance = 4.0
+sampler = "dpm++ 2m"
+
+[models.noop.sizes]
+minimum = 64
+maximum = 512
+multiple = 8
+
+[models.noop.options]
+step_ms = 10
+
+[models.sprite]
+enabled = false
+"""
+QUICK = {
+    "ANIME_WORKER_LOST_AFTER": "3",
+    "ANIME_HEARTBEAT": "0.5",
+    "ANIME_OFFER_REPEAT": "0.5",
+    "ANIME_RETRY_BASE": "0.2",
+    "ANIME_FILING_NUDGE": "2",
+    "ANIME_PREPARE_NUDGE": "0.5",
+    "ANIME_TICK": "0.2",
+    "ANIME_LEADER_IDLE_TIMEOUT": "3",
+}
+ENDED = {"completed", "failed", "cancelled"}
+
+
+@dataclass(slots=True)
+class Product:
+    """A running stack and its front door."""
+
+    stack: Stack
+    http: httpx.AsyncClient
+    artifacts: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.artifacts = self.stack.settings.home / "artifacts"
+
+    async def submit(self, prompt: str = "1girl, blue hair", **fields: Any) -> dict[str, Any]:
+        """Submit a job; it must be taken."""
+        answer = await self.http.post("/jobs", json={"prompt": prompt, **fields})
+        assert answer.status_code == 201, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def job(self, ref: str) -> dict[str, Any]:
+        answer = await self.http.get(f"/jobs/{ref}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def until(self, ref: str, *states: str, within: float = 60.0) -> dict[str, Any]:
+        """Poll until the job is in one of the states; another end, or the deadline, fails."""
+        wanted = set(states) or ENDED
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    answer = await self.http.get(f"/jobs/{ref}")
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+                    continue
+                if answer.status_code == 200:
+                    found: dict[str, Any] = answer.json()
+                    if found["state"] in wanted:
+                        return found
+                    assert found["state"] not in ENDED, found
+                await asyncio.sleep(0.05)
+
+    async def events(self, path: str, last_id: str | None = None) -> list[ServerSentEvent]:
+        """All events of a stream that ends by itself."""
+        headers = {"Last-Event-ID": last_id} if last_id else None
+        async with aconnect_sse(self.http, "GET", path, headers=headers, timeout=60) as source:
+            return [event async for event in source.aiter_sse()]
+
+    async def row(self, statement: str, *arguments: Any) -> Any:
+        """A row of the database, read as its administrator."""
+        postgres = self.stack.parts.postgres
+        assert postgres is not None
+        dsn, _ = split_password(postgres.dsn)
+        connection = await asyncpg.connect(dsn, password=postgres.password)
+        try:
+            return await connection.fetchrow(statement, *arguments)
+        finally:
+            await connection.close()
+
+    def picture(self, job: Mapping[str, Any], index: int = 0) -> Path:
+        """The filed picture of a completed job: its bytes are those that the job names."""
+        output = job["outputs"][index]
+        path = self.artifacts / output["key"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == output["sha256"]
+        return path
+
+    async def audit(self) -> None:
+        """What must hold whenever nothing runs: rows, files and leftovers add up."""
+        counts = await self.row(
+            "SELECT count(*) FILTER (WHERE state NOT IN ('completed', 'failed', 'cancelled')) AS open,"
+            " (SELECT count(*) FROM (SELECT job_id FROM ledger.attempts WHERE outcome = 'finished'"
+            "   GROUP BY job_id, id HAVING count(*) > 1) twice) AS twice FROM ledger.jobs"
+        )
+        assert (counts["open"], counts["twice"]) == (0, 0)
+        named = await self.row(
+            "SELECT coalesce(array_agg(o ->> 'key'), '{}') AS keys FROM ledger.jobs, jsonb_array_elements(outputs) o"
+        )
+        keys = list(named["keys"])
+        assert len(set(keys)) == len(keys)
+        assert all((self.artifacts / key).is_file() for key in keys)
+        indexed = await self.row("SELECT count(*) AS n FROM library.files WHERE deleted_at IS NULL")
+        assert indexed["n"] == len(keys)
+        for path in self.artifacts.rglob("*"):
+            key = str(path.relative_to(self.artifacts))
+            if path.is_file() and not key.startswith(("thumbnails/", "staging/")):
+                assert key in keys, f"an orphan: {key}"
+
+
+def settings_of(home: Path) -> StackSettings:
+    """A stack beside others: free ports, quick restarts."""
+    return StackSettings(
+        home=home,
+        gateway_port=0,
+        health_port=0,
+        nats_port=0,
+        nats_monitor_port=0,
+        postgres_port=0,
+        restart_delay=0.1,
+        restart_delay_max=0.5,
+    )
+
+
+@asynccontextmanager
+async def product(home: Path, env: Mapping[str, Mapping[str, str]]) -> AsyncIterator[Product]:
+    """Start the stack, open its door."""
+    async with Stack(settings_of(home), env=env) as stack:
+        base = f"{stack.url}/api/anime"
+        async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=30) as http:
+            yield Product(stack, http)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def noop(tmp_path_factory: Any) -> AsyncIterator[Product]:
+    """The product with an engine that draws nothing, quickly; its clocks run fast."""
+    home = tmp_path_factory.mktemp("noop")
+    models = home / "models.toml"
+    models.write_text(NOOP_MODELS)
+    async with product(home, {"*": QUICK, "generator": {"ANIME_MODELS": str(models)}}) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sprite(tmp_path_factory: Any) -> AsyncIterator[Product]:
+    """The product as people get it, with the built-in model."""
+    async with product(tmp_path_factory.mktemp("sprite"), {}) as found:
+        yield found
+
+
+def data(event: ServerSentEvent) -> dict[str, Any]:
+    """The JSON of an event."""
+    found: dict[str, Any] = json.loads(event.data)
+    return found

@@ -1,0 +1,124 @@
+"""A real picture, end to end, with the built-in model: over HTTP and straight from NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from anime_common.messages import uuid7
+from tests.e2e.conftest import Product, data
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+ROOT = Path(__file__).parents[2]
+
+
+async def test_from_http_to_the_filed_picture(sprite: Product) -> None:
+    made = await sprite.http.post("/projects", json={"name": "Moonlit Academy"})
+    assert made.status_code == 201, made.text
+    job = await sprite.submit("1girl, blue hair, twintails, smile, classroom", project="moonlit-academy", seed=42)
+    events = await sprite.events(f"/jobs/{job['id']}/events")
+    seen = [data(event)["phase"] for event in events if event.event == "progress"]
+    phases = [phase for index, phase in enumerate(seen) if index == 0 or seen[index - 1] != phase]
+    wanted = ["encoding", "sampling", "decoding", "saving"]
+    assert [phase for phase in phases if phase in wanted] == wanted
+    steps = [(d["step"], d["steps"]) for d in map(data, events) if d.get("phase") == "sampling" and d.get("step")]
+    assert {total for _, total in steps} == {12}
+    assert [step for step, _ in steps] == sorted({step for step, _ in steps})
+    percents = [data(event)["percent"] for event in events if event.event == "progress"]
+    assert percents == sorted(percents)
+    assert max(percents[:-1], default=0) <= 99
+    types = [data(event)["type"] for event in events if event.event == "job"]
+    assert types[-3:] == ["started", "filing", "completed"]
+
+    done = await sprite.job(job["code"])
+    assert (done["state"], done["progress"]["percent"]) == ("completed", 100)
+    path = sprite.picture(done)
+    assert re.fullmatch(
+        rf"moonlit-academy/\d{{4}}-\d\d-\d\d/image/{job['code']}_\d+\.png", str(path.relative_to(sprite.artifacts))
+    )
+    with Image.open(path) as image:
+        assert image.size == (128, 128)
+        assert "Seed: 42" in image.info["parameters"]
+        full = next(json.loads(v) for k, v in image.info.items() if k != "parameters" and str(v).startswith("{"))
+    assert str(job["id"]) in json.dumps(full)
+    row = await sprite.row("SELECT * FROM anime_api.production_jobs WHERE job_id = $1", job["code"])
+    assert row["status"] == "completed"
+    assert row["output_path"] == done["outputs"][0]["key"]
+    assert 0 < row["generation_time_seconds"] <= row["total_time_seconds"]
+    assert set(done["timings"]) >= {"sampling", "decoding", "saving"}
+    served = await sprite.http.get(f"/files/{done['outputs'][0]['file_id']}/content")
+    assert served.content == path.read_bytes()
+    assert served.headers["content-type"] == "image/png"
+
+
+async def test_the_same_seed_is_the_same_picture(sprite: Product) -> None:
+    jobs = [await sprite.submit("1boy, red hair, night sky", seed=9, steps=4) for _ in range(2)]
+    pictures = []
+    for job in jobs:
+        done = await sprite.until(job["id"], "completed")
+        with Image.open(sprite.picture(done)) as image:
+            pictures.append(list(image.convert("RGB").getdata()))
+    worst = max(
+        abs(a - b) for one, two in zip(*pictures, strict=True) for a, b in zip(one, two, strict=True)
+    )
+    assert worst <= 2
+
+
+async def test_an_outside_publisher_does_the_same_over_nats(sprite: Product) -> None:
+    nats = sprite.stack.parts.nats
+    assert nats is not None
+    environment = {
+        **os.environ,
+        "ANIME_NATS_URL": nats.url,
+        "ANIME_NATS_PASSWORD_FILE": str(nats.password_file("tower")),
+    }
+    run = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "examples/publish_a_job.py", "1girl, green hair, forest"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    found = await sprite.http.get("/jobs", params={"client": "tower"})
+    (job,) = found.json()["items"]
+    done = await sprite.until(job["id"], "completed")
+    assert sprite.picture(done).parent.parent.parent.name == "default"
+
+
+async def test_echo_optimises_before_the_picture(sprite: Product) -> None:
+    job = await sprite.submit("blue hair girl", optimize=True, steps=2)
+    done = await sprite.until(job["id"], "completed")
+    assert done["prompt_note"].startswith("builtin:")
+    assert "blue hair" in done["settings"]["prompt"]
+    assert done["request"]["prompt"] == "blue hair girl"
+
+
+async def test_several_pictures_with_consecutive_seeds(sprite: Product) -> None:
+    job = await sprite.submit("1girl, pink hair, smile", count=3, seed=100, steps=3)
+    done = await sprite.until(job["id"], "completed")
+    assert [(o["index"], o["seed"]) for o in done["outputs"]] == [(0, 100), (1, 101), (2, 102)]
+    assert len({o["sha256"] for o in done["outputs"]}) == 3
+    for index in range(3):
+        sprite.picture(done, index)
+
+
+async def test_nothing_is_left_over(sprite: Product) -> None:
+    job = await sprite.submit("1girl, black hair", steps=1, project="default")
+    await sprite.until(job["id"], "completed")
+    staging = sprite.artifacts / "staging"
+    await eventually(lambda: not [path for path in staging.rglob("*") if path.is_file()])
+    await sprite.audit()
+    assert (await sprite.http.get(f"/jobs/{uuid7()}")).status_code == 404

@@ -1,0 +1,58 @@
+"""Any one part is restarted, between jobs and during one: the job ends well."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from anime_common.messages import uuid7
+from tests.e2e.conftest import Product
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+
+PARTS = ["jobs", "generator", "files", "echo", "gateway", "nats", "postgres"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_between_jobs(noop: Product, part: str) -> None:
+    before = await noop.submit("before")
+    await noop.until(before["id"], "completed")
+    await noop.stack.restart(part)
+    after = await submitted(noop, "after")
+    await noop.until(after, "completed")
+    await noop.audit()
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_during_a_job(noop: Product, part: str) -> None:
+    job = await noop.submit("noop: step_ms=40", steps=40)
+    await noop.until(job["id"], "running")
+    await noop.stack.restart(part)
+    done = await noop.until(job["id"], "completed")
+    noop.picture(done)
+    assert done["failures"] == 0, done
+    await noop.audit()
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_killed_during_a_job(noop: Product, part: str) -> None:
+    job = await noop.submit("noop: step_ms=40", steps=40)
+    await noop.until(job["id"], "running")
+    noop.stack.kill(part, signal.SIGKILL)
+    done = await noop.until(job["id"], "completed")
+    noop.picture(done)
+    await noop.audit()
+
+
+async def submitted(noop: Product, prompt: str) -> str:
+    """Submit while a part may still be coming back: a 202 is a promise, 503 and 504 are honest."""
+    key = {"Idempotency-Key": str(uuid7())}
+    for _ in range(40):
+        answer = await noop.http.post("/jobs", json={"prompt": prompt}, headers=key)
+        if answer.status_code in {200, 201}:
+            return str(answer.json()["id"])
+        if answer.status_code == 202:
+            return str(answer.json()["job_id"])
+        assert answer.status_code in {503, 504}, answer.text
+    raise AssertionError(f"never taken: {answer.text}")
