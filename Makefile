@@ -56,8 +56,9 @@ fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-generated: setup ## write schemas, examples and AsyncAPI anew from the contracts
+generated: setup ## write schemas, examples, AsyncAPI and OpenAPI anew
 	$(BIN)/python -m anime_common.generate
+	$(BIN)/python tools/generate_openapi.py
 
 clean: ## remove .venv and caches (never .anime: that is your data)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -25,9 +26,22 @@ from anime_cli.stack_file import read_stack_file
 from anime_common import db
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 NAMES = {service.name for service in SERVICES} | {"nats", "postgres"}
+MODELS = """
+default = "noop"
+
+[models.noop]
+title = "Nothing"
+engine = "noop"
+source = "noop"
+family = "noop"
+
+[models.sprite]
+enabled = false
+"""
+"""Torch takes long to import, and no test here makes a picture."""
 RUN = "import asyncio; from anime_cli.settings import StackSettings as S; from anime_cli.stack import up"
 
 
@@ -35,6 +49,13 @@ def gone(home: Path, pids: dict[str, int]) -> bool:
     """Whether none of these processes is one of that home's any more."""
     ours = ("-m anime_", str(home))
     return not any(mark in command_line(pid) for pid in pids.values() for mark in ours)
+
+
+def quick(folder: Path) -> dict[str, str]:
+    """What to tell a generator that shall be ready at once."""
+    models = folder / "models.toml"
+    models.write_text(MODELS)
+    return {"ANIME_MODELS": str(models)}
 
 
 async def is_ready(stack: Stack, name: str) -> bool:
@@ -47,8 +68,9 @@ async def is_ready(stack: Stack, name: str) -> bool:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    home = tmp_path_factory.mktemp("stack")
     settings = StackSettings(
-        home=tmp_path_factory.mktemp("stack"),
+        home=home,
         gateway_port=0,
         health_port=0,
         nats_port=0,
@@ -57,7 +79,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         restart_delay=0.1,
         restart_delay_max=0.5,
     )
-    async with Stack(settings) as stack:
+    async with Stack(settings, env={"generator": quick(home)}) as stack:
         yield stack
 
 
@@ -140,7 +162,7 @@ async def test_external_parts_are_used_and_left_alone(stack_settings: StackSetti
                 "artifacts_url": (tmp_path / "pictures").as_uri(),
             }
         )
-        async with Stack(settings) as stack:
+        async with Stack(settings, env={"generator": quick(tmp_path)}) as stack:
             assert set(stack.pids) == {service.name for service in SERVICES}
             told = read_stack_file(settings.home)
             assert told is not None
@@ -152,29 +174,36 @@ async def test_external_parts_are_used_and_left_alone(stack_settings: StackSetti
         await bus.stop()
 
 
-async def start_up(home: Path, log: Path) -> tuple[asyncio.subprocess.Process, list[str]]:
-    """`anime up` as a process of its own, ready; returns it with what it has printed."""
+@asynccontextmanager
+async def running_up(home: Path, log: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
+    """`anime up` as a process of its own, ready, with what it has printed; killed at the end if it still runs."""
     ports = ("GATEWAY_PORT", "HEALTH_PORT", "NATS_PORT", "NATS_MONITOR_PORT", "POSTGRES_PORT")
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", f"{RUN}; raise SystemExit(asyncio.run(up(S())))"),
-            env=os.environ | {"ANIME_HOME": str(home)} | {f"ANIME_{name}": "0" for name in ports},
+            env=os.environ | quick(log.parent) | {"ANIME_HOME": str(home)} | {f"ANIME_{name}": "0" for name in ports},
             stdout=subprocess.PIPE,
             stderr=errors,
             stdin=subprocess.DEVNULL,
         )
     assert process.stdout is not None
-    printed = [(await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip() for _ in range(2)]
-    return process, printed
+    try:
+        async with asyncio.timeout(StackSettings().ready_timeout):
+            printed = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+        yield process, printed
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 async def test_up_says_when_it_is_ready_and_stops_on_a_signal(tmp_path: Path) -> None:
-    process, printed = await start_up(tmp_path / "home", tmp_path / "log")
-    told = read_stack_file(tmp_path / "home")
-    assert told is not None
-    assert printed == [f"ready: {told.url}", f"docs: {told.url}/docs"]
-    process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    async with running_up(tmp_path / "home", tmp_path / "log") as (process, printed):
+        told = read_stack_file(tmp_path / "home")
+        assert told is not None
+        assert printed == [f"ready: {told.url}", f"docs: {told.url}/docs"]
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
     assert gone(tmp_path / "home", told.pids)
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
@@ -183,13 +212,12 @@ async def test_up_says_when_it_is_ready_and_stops_on_a_signal(tmp_path: Path) ->
 
 async def test_a_killed_stack_leaves_nothing_running_and_is_taken_over(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    first, _ = await start_up(home, tmp_path / "log")
-    told = read_stack_file(home)
-    assert told is not None
-    os.kill(told.pids["files"], signal.SIGSTOP)  # does not hear that its parent died
-    first.kill()
-    await first.wait()
-    second, _ = await start_up(home, tmp_path / "log")
-    assert gone(home, told.pids)
-    second.terminate()
-    assert await asyncio.wait_for(second.wait(), 30) == 0
+    async with running_up(home, tmp_path / "log") as (first, _):
+        told = read_stack_file(home)
+        assert told is not None
+        os.kill(told.pids["files"], signal.SIGSTOP)  # does not hear that its parent died
+        first.kill()
+    async with running_up(home, tmp_path / "log") as (second, _):
+        assert gone(home, told.pids)
+        second.terminate()
+        assert await asyncio.wait_for(second.wait(), 30) == 0

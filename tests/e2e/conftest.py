@@ -104,9 +104,25 @@ class Product:
 
     async def events(self, path: str, last_id: str | None = None) -> list[ServerSentEvent]:
         """All events of a stream that ends by itself."""
-        headers = {"Last-Event-ID": last_id} if last_id else None
+        headers = {"Last-Event-ID": last_id} if last_id else {}
         async with aconnect_sse(self.http, "GET", path, headers=headers, timeout=60) as source:
             return [event async for event in source.aiter_sse()]
+
+    async def submit_and_watch(self, prompt: str, **fields: Any) -> tuple[dict[str, Any], list[ServerSentEvent]]:
+        """Submit with the stream of everything open, so that nothing is missed; the job and its events to the end."""
+        seen: list[ServerSentEvent] = []
+        job: dict[str, Any] | None = None
+        async with aconnect_sse(self.http, "GET", "/events", timeout=60) as source:
+            async for event in source.aiter_sse():
+                if job is None:
+                    job = await self.submit(prompt, **fields)
+                seen.append(event)
+                about = data(event) if event.event in {"job", "progress"} else {}
+                if about.get("job", {}).get("id") == job["id"] and about["job"]["state"] in ENDED:
+                    break
+        assert job is not None
+        mine = [each for each in seen if each.event in {"job", "progress"} and job["id"] in each.data]
+        return job, mine
 
     async def row(self, statement: str, *arguments: Any) -> Any:
         """A row of the database, read as its administrator."""
@@ -140,11 +156,11 @@ class Product:
         keys = list(named["keys"])
         assert len(set(keys)) == len(keys)
         assert all((self.artifacts / key).is_file() for key in keys)
-        indexed = await self.row("SELECT count(*) AS n FROM library.files WHERE deleted_at IS NULL")
+        indexed = await self.row("SELECT count(*) AS n FROM library.files WHERE state = 'filed'")
         assert indexed["n"] == len(keys)
         for path in self.artifacts.rglob("*"):
             key = str(path.relative_to(self.artifacts))
-            if path.is_file() and not key.startswith(("thumbnails/", "staging/")):
+            if path.is_file() and not key.startswith(("thumbnails/", "staging/", "health/")):
                 assert key in keys, f"an orphan: {key}"
 
 

@@ -226,6 +226,7 @@ def test_its_own_answer_passes_the_judge(prompt: str, family: str) -> None:
 
 
 @given(prompts, prompts, families)
+@example("", " (", "")
 def test_a_negative_prompt_keeps_its_text(prompt: str, negative: str, family: str) -> None:
     assert optimize(prompt, negative, family).negative_prompt.startswith(negative.strip().rstrip(",").rstrip())
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anime_common.artifacts import checked
+from anime_common.artifact_keys import checked
 from anime_common.contracts.files import FilingFailed
 from anime_common.contracts.jobs import JobFailed
 from anime_common.contracts.vocabulary import SLUG_PATTERN, JobState

@@ -43,7 +43,7 @@ def offered(attempt: int = 1, **changes: object) -> OfferedJob:
     )
 
 
-def offer(*jobs: OfferedJob, incarnation: UUID, worker: str = "tower", epoch: int = 1) -> Offer:
+def offer_to(*jobs: OfferedJob, incarnation: UUID, worker: str = "tower", epoch: int = 1) -> Offer:
     return Offer(offer_id=uuid7(), epoch=epoch, worker=worker, incarnation=incarnation, jobs=jobs)
 
 

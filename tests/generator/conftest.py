@@ -1,6 +1,191 @@
+"""A generator on a real NATS server and a real folder, with a ledger's side of the bus to talk to it."""
+
 from __future__ import annotations
 
-import os
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
-# The engine process inherits this: two threads on a busy machine are ten times slower than one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import pytest
+
+from anime_cli.nats_server import NatsServer
+from anime_common import failpoints, provision
+from anime_common.artifacts import Artifacts
+from anime_common.bus import Bus, Received
+from anime_common.contracts.generator import (
+    Action,
+    AttemptFact,
+    Control,
+    Heartbeat,
+    HeldAttempt,
+    JobProgress,
+    Offer,
+    OfferedJob,
+)
+from anime_common.messages import Outgoing, decode, read_envelope
+from anime_common.service import Runtime
+from anime_common.settings import ServiceSettings
+from anime_common.topology import ADMIN, FACTS, GENERATOR, JOBS, User, worker_consumer
+from anime_generator.__main__ import build
+from anime_generator.settings import GeneratorSettings
+from tests.generator.builders import offer_to, write_registry
+from tests.waiting import eventually
+
+WORKER = "tower"
+
+
+async def bus_of(server: NatsServer, user: User, closing: AsyncExitStack) -> Bus:
+    settings = ServiceSettings(nats_url=server.url, nats_password_file=server.password_file(user.name))
+    bus = await asyncio.wait_for(Bus.connect(settings, user), 10)
+    closing.push_async_callback(bus.close)
+    return bus
+
+
+@dataclass
+class Ledger:
+    """The other side: hears heartbeats, progress and previews, makes offers, reads facts."""
+
+    bus: Bus
+    beats: list[Heartbeat] = field(default_factory=list)
+    progress: list[JobProgress] = field(default_factory=list)
+    previews: list[Received] = field(default_factory=list)
+
+    @property
+    def last(self) -> Heartbeat:
+        return self.beats[-1]
+
+    def held(self) -> dict[UUID, HeldAttempt]:
+        return {each.attempt_id: each for each in self.last.attempts} if self.beats else {}
+
+    def of(self, job: OfferedJob) -> list[JobProgress]:
+        return [each for each in self.progress if each.attempt_id == job.attempt_id]
+
+    async def hear(self, received: Received) -> None:
+        if received.subject.startswith("anime.tel.generator."):
+            self.beats.append(Heartbeat.parse(received.data))
+        elif received.subject.startswith("anime.tel.job."):
+            self.progress.append(JobProgress.parse(received.data))
+        else:
+            self.previews.append(received)
+
+    async def offer(self, *jobs: OfferedJob, **changes: Any) -> Offer:
+        made = offer_to(*jobs, **{"incarnation": self.last.incarnation, "worker": WORKER} | changes)
+        await self.send(made)
+        return made
+
+    async def send(self, offer: Offer) -> None:
+        await self.bus.publish(Outgoing(offer, f"{offer.epoch}:jobs:offer:{offer.offer_id}:{offer.repeat}"))
+
+    async def order(self, action: Action) -> None:
+        await self.bus.tell(Control(worker=WORKER, order=action))
+
+    async def facts(self, job: OfferedJob | None = None) -> list[AttemptFact]:
+        found = []
+        for stored in await self.bus.read(FACTS, 1):
+            fact = decode(read_envelope(stored.subject, stored.headers), stored.data)
+            assert isinstance(fact, AttemptFact)
+            if job is None or fact.attempt_id == job.attempt_id:
+                found.append(fact)
+        return found
+
+    async def kinds(self, job: OfferedJob) -> list[str]:
+        return [fact.wire.removeprefix("generator.") for fact in await self.facts(job)]
+
+    async def sees(self, job: OfferedJob, *kinds: str, within: float = 30.0) -> None:
+        """Wait until these are the facts about a job's attempt."""
+
+        async def there() -> bool:
+            return await self.kinds(job) == list(kinds)
+
+        await eventually(there, within=within)
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def ledger(nats: NatsServer, closing: AsyncExitStack) -> Ledger:
+    bus = await bus_of(nats, JOBS, closing)
+    await provision.apply(bus)
+    await provision.ensure_consumer(bus, worker_consumer(WORKER))
+    found = Ledger(bus)
+    # The ledger's own user hears heartbeats alone; people's telemetry is heard as the administrator.
+    watcher = await bus_of(nats, ADMIN, closing)
+    await watcher.listen("anime.tel.>", found.hear)
+    return found
+
+
+@asynccontextmanager
+async def running(nats: NatsServer, ledger: Ledger, folder: Path, **changes: Any) -> AsyncIterator[Runtime[Any]]:
+    """A generator with the no-op engine, up until the block ends; then it must have stopped in order."""
+    async with AsyncExitStack() as closing:
+        settings = GeneratorSettings(
+            **{
+                "nats_url": nats.url,
+                "nats_password_file": nats.password_file("generator"),
+                "artifacts_url": (folder / "artifacts").as_uri(),
+                "worker": WORKER,
+                "device": "cpu",
+                "models": write_registry(folder, NOOP),
+                "generator_heartbeat": 0.2,
+                "generator_heartbeat_gap": 0.01,
+                "generator_engine_delay": 0.01,
+                "watchdog_floor": 1.0,
+                "stop_grace": 5.0,
+            }
+            | changes
+        )
+        bus = await bus_of(nats, GENERATOR, closing)
+        runtime = Runtime("generator", settings, bus, asyncio.Event(), {}, AsyncExitStack())
+        before = len(ledger.beats)
+        await build(runtime)
+        closing.push_async_callback(_stopped, runtime)
+        await eventually(lambda: len(ledger.beats) > before and bool(ledger.last.models), within=30)
+        yield runtime
+
+
+async def _stopped(runtime: Runtime[Any]) -> None:
+    runtime.stop.set()
+    if runtime.tasks:
+        _, late = await asyncio.wait(set(runtime.tasks), timeout=15)
+        assert not late
+    await runtime.closing.aclose()
+    assert runtime.failure is None
+
+
+NOOP = """
+[models.noop]
+engine = "noop"
+batch_limit = 4
+[models.noop.defaults]
+width = 64
+height = 64
+steps = 4
+sampler = "dpm++ 2m"
+[models.noop.sizes]
+maximum = 512
+"""
+
+
+@pytest.fixture
+async def generator(nats: NatsServer, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Runtime[Any]]:
+    async with running(nats, ledger, tmp_path) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def artifacts(generator: Runtime[Any]) -> Artifacts:
+    return Artifacts(generator.settings.artifacts_url)
+
+
+@pytest.fixture
+def armed() -> Iterator[Callable[[str], None]]:
+    yield failpoints.configure
+    failpoints.configure("")

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+
 from anime_common.contracts.vocabulary import Phase
 from anime_generator import wire
 from anime_generator.engine_host import EngineHost, EngineUnusable, Heard, HostOptions
 from anime_generator.metadata import read_png
 from anime_generator.registry import ModelSpec
 from anime_generator.watchdog import Patience
-
 from tests.generator.builders import noop_spec, offered, sprite_spec
 
 pytestmark = pytest.mark.slow

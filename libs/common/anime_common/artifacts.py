@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,16 +20,16 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
-from anime_common.contracts.vocabulary import EXTENSIONS
+from anime_common.artifact_keys import checked, staging_key, staging_prefix
 from anime_common.outcomes import Unavailable
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
     from obstore.store import ObjectStore
 
-KEY = re.compile(r"[a-z0-9][a-zA-Z0-9_.-]*(?:/[a-zA-Z0-9][a-zA-Z0-9_.-]*)*")
+__all__ = ["Artifacts", "Corrupt", "Missing", "Stat", "checked", "staging_key", "staging_prefix"]
+
 CHUNK = 1 << 20
 
 
@@ -49,23 +48,6 @@ class Stat:
     size: int
     etag: str | None
     modified: datetime
-
-
-def staging_key(job_id: UUID, attempt_id: UUID, index: int, media_type: str) -> str:
-    """Where an attempt leaves its file `index`."""
-    return f"{staging_prefix(job_id, attempt_id)}/{index}.{EXTENSIONS[media_type]}"
-
-
-def staging_prefix(job_id: UUID, attempt_id: UUID | None = None) -> str:
-    """The folder of a job's staged files, or of one attempt's."""
-    return f"staging/{job_id}/{attempt_id}" if attempt_id else f"staging/{job_id}"
-
-
-def checked(key: str) -> str:
-    """`key`, if it is one that this system makes; raises ValueError otherwise."""
-    if not KEY.fullmatch(key) or ".." in key or len(key) > 1000 or max(map(len, key.split("/"))) > 200:
-        raise ValueError(f"not an artifact key: {key!r}")
-    return key
 
 
 class Artifacts:
@@ -188,7 +170,10 @@ class Artifacts:
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
         if self.root is not None:
-            await asyncio.to_thread(_fsync, self.root / key, self.root)
+            try:
+                await asyncio.to_thread(_fsync, self.root / key, self.root)
+            except OSError as error:
+                raise Unavailable(f"the artifact store cannot flush {key}: {error}") from error
 
 
 def _fsync(path: Path, root: Path) -> None:

@@ -1,4 +1,7 @@
-"""The AsyncAPI 3.1 document of the bus, made from contracts and topology (https://www.asyncapi.com/docs/reference/specification/v3.1.0)."""
+"""The AsyncAPI 3.1 document of the bus, made from contracts and topology.
+
+https://www.asyncapi.com/docs/reference/specification/v3.1.0
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from importlib.metadata import version
 from typing import Any
 
 from anime_common import schemas, traffic
-from anime_common.messages import JSON, REGISTRY, Kind, Message
+from anime_common.contracts.generator import PREVIEWS
+from anime_common.messages import JSON, REGISTRY, Message
 from anime_common.rpc_contract import ProblemBody, Rpc
-from anime_common.topology import LIVE_PREFIX, PREVIEWS, STREAMS, User, stream_of
+from anime_common.topology import LIVE_PREFIX, User, stream_of
 
 Document = dict[str, Any]
 
@@ -50,7 +54,7 @@ def document() -> Document:
             "nats": {
                 "host": "127.0.0.1:4222",
                 "protocol": "nats",
-                "description": "nats-server ≥ 2.12 with JetStream; one user a service, each with an inbox prefix of its own.",
+                "description": "nats-server ≥ 2.12 with JetStream; a user and an inbox prefix for each service.",
                 "security": [{"$ref": "#/components/securitySchemes/user"}],
             }
         },
@@ -77,7 +81,10 @@ CLOUDEVENT: Document = {
         "ce-source": {"type": "string", "examples": ["/anime/jobs"]},
         "ce-time": {"type": "string", "format": "date-time"},
         "content-type": {"type": "string", "const": JSON},
-        "Nats-Msg-Id": {"type": "string", "description": "Equal to ce-id: the stream drops a repeat within two minutes."},
+        "Nats-Msg-Id": {
+            "type": "string",
+            "description": "Equal to ce-id: the stream drops a repeat within two minutes.",
+        },
         "traceparent": {"type": "string", "description": "W3C trace context."},
     },
 }
@@ -204,6 +211,3 @@ def _rpc_messages(rpcs: list[Rpc[Any, Any]]) -> Document:
 
 def _rpc_name(rpc: Rpc[Any, Any]) -> str:
     return f"rpc.{rpc.owner}.{rpc.name}"
-
-
-assert {Kind.COMMAND, Kind.EVENT}  # the kinds are documented in OVERVIEW

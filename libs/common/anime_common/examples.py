@@ -1,7 +1,8 @@
 """Plausible examples of every message and answer, made from their types: the same ones every time.
 
 Documentation shows them, contract tests read them back, and tests start from them. A field is filled from, in this
-order: what the caller gives, what is known of the class, the field's own `examples`, what is known of the name, its type.
+order: what the caller gives, what is known of the class, the field's own `examples`, what is known of its name, and
+its type.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
@@ -30,6 +31,7 @@ PROJECT = "0198b1e4-3300-7e88-9f10-a7c5d2b46e03"
 FILE = "0198c5a0-b5f4-7f2c-8d63-e4b1907a5c38"
 COMMAND = "0198c5a0-7c0f-7491-b0d7-62fa8e35c91d"
 CODE = "k7m2p9qd"
+EXAMPLE_TIME = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SHA = "9f2c5a1e7d3b8c4f6a0e1d2c3b4a59687786950413223140f1e2d3c4b5a69788"
 PROMPT = "1girl, blue hair, twintails, smile, classroom"
 TIMINGS = {"loading": 0.9, "encoding": 0.1, "sampling": 8.4, "decoding": 0.6, "saving": 0.2}
@@ -104,43 +106,49 @@ _NAMES: Mapping[str, Any] = {
     "warnings": [],
     "width": 512,
     "worker": "tower-0",
-    "workers": 1,
 }
 """What a field of this name usually holds."""
 
 _OUTPUT = {"file_id": FILE, "key": _NAMES["key"], "index": 0, "seed": _NAMES["seed"], "sha256": SHA, "size": 418_503}
 
-_WAITING: Mapping[str, Any] = dict.fromkeys(
-    ("attempt_id", "worker", "parent_id", "error", "message", "prompt_note", "not_before", "outputs", "timings")
-    + ("dispatched_at", "started_at", "ended_at"),
-) | {"attempt": 0, "queued_at": "2026-03-01T12:00:00.100Z", "updated_at": "2026-03-01T12:00:00.100Z"}
-_OFFERED: Mapping[str, Any] = _WAITING | {
+_JSON = dict[str, Any]
+
+_WAITING: _JSON = {
+    **dict.fromkeys(("attempt_id", "worker", "parent_id", "error", "message", "prompt_note", "not_before")),
+    **dict.fromkeys(("outputs", "timings", "dispatched_at", "started_at", "ended_at")),
+    "attempt": 0,
+    "queued_at": "2026-03-01T12:00:00.100Z",
+    "updated_at": "2026-03-01T12:00:00.100Z",
+}
+_OFFERED: _JSON = {
+    **_WAITING,
     "attempt_id": ATTEMPT,
     "attempt": 1,
     "worker": "tower-0",
     "dispatched_at": "2026-03-01T12:00:01Z",
     "updated_at": "2026-03-01T12:00:01Z",
 }
-_RUNNING: Mapping[str, Any] = _OFFERED | {"started_at": _NAMES["started_at"], "updated_at": _NAMES["started_at"]}
-_ENDED: Mapping[str, Any] = _RUNNING | {"ended_at": "2026-03-01T12:00:11Z", "updated_at": "2026-03-01T12:00:11Z"}
-_JOBS: Mapping[JobState, Mapping[str, Any]] = {
-    JobState.PREPARING: _WAITING | {"queued_at": None},
+_RUNNING: _JSON = {**_OFFERED, "started_at": "2026-03-01T12:00:02Z", "updated_at": "2026-03-01T12:00:02Z"}
+_ENDED: _JSON = {**_RUNNING, "ended_at": "2026-03-01T12:00:11Z", "updated_at": "2026-03-01T12:00:11Z"}
+_ERROR: _JSON = {
+    "code": "out_of_memory",
+    "message": "the card has too little memory for 2048×2048",
+    "retryable": False,
+}
+_JOBS: Mapping[JobState, _JSON] = {
+    JobState.PREPARING: {**_WAITING, "queued_at": None},
     JobState.QUEUED: _WAITING,
     JobState.DISPATCHED: _OFFERED,
     JobState.RUNNING: _RUNNING,
-    JobState.FILING: _RUNNING | {"timings": TIMINGS},
-    JobState.COMPLETED: _ENDED | {"timings": TIMINGS, "outputs": [_OUTPUT | {"width": 512, "height": 512}]},
-    JobState.FAILED: _ENDED
-    | {
-        "failures": 3,
-        "error": {"code": "out_of_memory", "message": "the card has too little memory for 2048×2048", "retryable": False},
-    },
-    JobState.CANCELLED: _ENDED | {"cancel_requested": True, "message": "cancelled by tower"},
+    JobState.FILING: {**_RUNNING, "timings": TIMINGS},
+    JobState.COMPLETED: {**_ENDED, "timings": TIMINGS, "outputs": [{**_OUTPUT, "width": 512, "height": 512}]},
+    JobState.FAILED: {**_ENDED, "failures": 3, "error": _ERROR},
+    JobState.CANCELLED: {**_ENDED, "cancel_requested": True, "message": "cancelled by tower"},
 }
 
 
-def _job(state: JobState) -> dict[str, Any]:
-    return {**_JOBS[state], "state": state}
+def _job(state: JobState, version: int = 4) -> _JSON:
+    return {**_JOBS[state], "state": state, "version": version}
 
 
 _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
@@ -154,15 +162,15 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     jobs.SubmitJob: {"expires_at": None},
     jobs.Job: {"code": CODE, "paused": False, "failures": 0, **_job(JobState.QUEUED)},
     jobs.JobChanges: {"priority": "interactive", "not_before": None, "paused": None},
-    jobs.JobAccepted: {"job": _job(JobState.QUEUED) | {"version": 1}},
-    jobs.JobQueued: {"job": _job(JobState.QUEUED) | {"version": 2}},
-    jobs.JobDispatched: {"job": _job(JobState.DISPATCHED) | {"version": 3}},
-    jobs.JobStarted: {"job": _job(JobState.RUNNING) | {"version": 4}},
-    jobs.JobFiling: {"job": _job(JobState.FILING) | {"version": 5}},
-    jobs.JobCompleted: {"job": _job(JobState.COMPLETED) | {"version": 6}},
-    jobs.JobFailed: {"job": _job(JobState.FAILED) | {"version": 9}},
-    jobs.JobCancelled: {"job": _job(JobState.CANCELLED) | {"version": 6}},
-    jobs.JobUpdated: {"job": _job(JobState.QUEUED) | {"version": 3, "priority": "interactive"}},
+    jobs.JobAccepted: {"job": _job(JobState.QUEUED, version=1)},
+    jobs.JobQueued: {"job": _job(JobState.QUEUED, version=2)},
+    jobs.JobDispatched: {"job": _job(JobState.DISPATCHED, version=3)},
+    jobs.JobStarted: {"job": _job(JobState.RUNNING, version=4)},
+    jobs.JobFiling: {"job": _job(JobState.FILING, version=5)},
+    jobs.JobCompleted: {"job": _job(JobState.COMPLETED, version=6)},
+    jobs.JobFailed: {"job": _job(JobState.FAILED, version=9)},
+    jobs.JobCancelled: {"job": _job(JobState.CANCELLED, version=6)},
+    jobs.JobUpdated: {"job": {**_job(JobState.QUEUED, version=3), "priority": "interactive"}},
     jobs.CommandDone: {"status": 201, "job": _job(JobState.QUEUED)},
     jobs.CommandRefused: {
         "status": 422,
@@ -172,7 +180,8 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     },
     jobs.Project: {"id": PROJECT, "name": "Sunrise", "jobs": 12},
     jobs.QueueEntry: {"code": CODE, "message": None, "state": "queued"},
-    jobs.QueueState: {"waiting": 1, "counts": {"queued": 1, "running": 1}},
+    jobs.CatalogueEntry: {"workers": ["tower-0"]},
+    jobs.QueueState: {"waiting": 1, "workers": 1, "counts": {"queued": 1, "running": 1}},
     generator.AttemptFailed: {"code": "out_of_memory", "message": "the card has too little memory", "counts": True},
     generator.AttemptReleased: {"reason": "the worker drains"},
     generator.AttemptFinished: {"timings": TIMINGS},

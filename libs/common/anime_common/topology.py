@@ -97,7 +97,7 @@ FILES_LEDGER = Consumer(
         "anime.evt.jobs.failed.*",
         "anime.evt.jobs.cancelled.*",
     ),
-    ack_wait=60.0,
+    ack_wait=15.0,
 )
 ECHO_COMMANDS = Consumer(COMMANDS, "echo-commands", "echo", ("anime.cmd.echo.>",))
 
@@ -159,7 +159,7 @@ class User:
         return tuple(granted)
 
 
-_ANY_WORKER = Consumer(DISPATCH, "*", "generator", ())
+_ANY_WORKER = Consumer(DISPATCH, "*", "generator", ("anime.dispatch.*",))
 
 JOBS = User(
     "jobs",

@@ -36,8 +36,7 @@ def readers(message: type[Message]) -> tuple[User, ...]:
         user
         for user in PEOPLE
         if any(overlap(granted, subject) for granted in user.subscribe for subject in subjects)
-        or any(_consumes(wanted, message.subject) for consumer in user.consumers for wanted in consumer.filters)
-        or any(consumer.name == "*" and overlap("anime.dispatch.*", message.subject) for consumer in user.consumers)
+        or any(overlap(wanted, message.subject) for consumer in user.consumers for wanted in consumer.filters)
     )
 
 
@@ -72,7 +71,3 @@ def overlap(pattern: str, subject: str) -> bool:
 
 def _free(token: str) -> bool:
     return token == "*" or token.startswith("{")  # noqa: S105 - a token of a subject
-
-
-def _consumes(wanted: str, subject: str) -> bool:
-    return overlap(wanted, subject)

@@ -109,6 +109,7 @@ def _add(section: Section, tags: Iterable[str]) -> Section:
 
 def _negative(text: str, prompt: str, family: Family) -> tuple[str, list[Change]]:
     """The negative prompt with what the family lacks, except what the prompt itself asks for."""
+    text = text.strip()
     if model.parse(text) is None:
         return text, []
     present, wanted = model.words(text), model.words(prompt)
@@ -119,7 +120,7 @@ def _negative(text: str, prompt: str, family: Family) -> tuple[str, list[Change]
         and not _has(wanted, tag)
         and set(model.words(tag)).isdisjoint(set(wanted) - _WEAK_WORDS)
     ]
-    own = text.strip().rstrip(",").rstrip()
+    own = text.rstrip(",").rstrip()
     found = ", ".join(filter(None, [own, *added]))
     if not added or len(found) > MAX_LENGTH:
         return text, []

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -137,9 +138,13 @@ class Ledger:
             for attempt in model.over(event, _attempts(folder, keys)):
                 metrics.CLEARED.inc(await self.artifacts.delete_all(staging_prefix(event.job_id, attempt)))
         if (path := self.artifacts.path(folder)) is not None:
-            # A folder that is not there any more, or that holds another attempt, stays as it is.
-            with contextlib.suppress(OSError):
-                path.rmdir()
+            await asyncio.to_thread(_remove_empty, path)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder, unless it is gone already or holds the files of another attempt."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _attempts(folder: str, keys: Sequence[str]) -> set[UUID]:

@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Literal
 from uuid import UUID
 
-from anime_common.artifacts import checked
+from anime_common.artifact_keys import checked
 from anime_common.contracts.files import Filed, FilingFailed
 from anime_common.contracts.jobs import JobEvent, JobFiling
 from anime_common.contracts.vocabulary import EXTENSIONS, SLUG_PATTERN, Output, Settings, StagedOutput

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import compile_path
 
 import anime_gateway
 from anime_gateway import problems
@@ -14,6 +18,7 @@ from anime_gateway.doors import Doors
 from anime_gateway.public import BASE
 from anime_gateway.routes import events, files, jobs, page, projects, prompts, system
 
+API = (jobs, events, projects, files, prompts, system)
 TAGS = [
     {"name": "jobs", "description": "From a prompt to pictures."},
     {"name": "events", "description": "What happens, as it happens."},
@@ -43,11 +48,22 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    for module in (jobs, events, projects, files, prompts, system):
+    for module in API:
         app.include_router(module.router, prefix=BASE)
     app.include_router(page.router)
+    app.state.methods = methods_by_path()
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # how FastAPI wants it replaced
     return app
+
+
+def methods_by_path() -> dict[re.Pattern[str], set[str]]:
+    """The methods that each path knows, for `Allow`: a path has one route a method, and a router sees only one route."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for prefix, module in [*((BASE, each) for each in API), ("", page)]:
+        for route in module.router.routes:
+            if isinstance(route, APIRoute):
+                found[prefix + route.path] |= route.methods
+    return {compile_path(path)[0]: methods for path, methods in found.items()}
 
 
 def openapi() -> dict[str, Any]:

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 CLIENT = "gateway"
 PAUSE = 0.1
+BUS_AWAY = "the message bus is away, and nothing was sent: try again soon"
 
 
 class CommandRefusal(Refused):
@@ -51,6 +52,13 @@ class Sent:
 
     id: UUID
     answer: CommandDone | None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """Whether a command may have reached the broker."""
+
+    made: bool = False
 
 
 class Commands:
@@ -82,9 +90,10 @@ class Commands:
         name = command.wire.removeprefix("jobs.")
         try:
             await failpoints.hit(f"gateway.{name}.before_publish")
-            if not await self._stored(out, answered):
-                metrics.COMMANDS.labels(command=name, outcome="unknown").inc()
-                raise OutcomeUnknown(job)
+            attempt = _Attempt()
+            if not await self._stored(out, answered, attempt):
+                metrics.COMMANDS.labels(command=name, outcome="unknown" if attempt.made else "unsent").inc()
+                raise OutcomeUnknown(job) if attempt.made else Refused(503, "unavailable", BUS_AWAY)
             await failpoints.hit(f"gateway.{name}.after_publish")
             await asyncio.wait({answered}, timeout=max(self._wait, wait))
         finally:
@@ -96,9 +105,11 @@ class Commands:
         metrics.COMMANDS.labels(command=name, outcome="done" if answer else "pending").inc()
         return Sent(ident, answer)
 
-    async def _stored(self, out: Outgoing, answered: asyncio.Future[CommandDone | CommandRefused]) -> bool:
+    async def _stored(
+        self, out: Outgoing, answered: asyncio.Future[CommandDone | CommandRefused], attempt: _Attempt
+    ) -> bool:
         """Publish until the broker confirms, or the answer shows that it has; False when neither comes in time."""
-        publishing = asyncio.create_task(self._publish(out))
+        publishing = asyncio.create_task(self._publish(out, attempt))
         try:
             either: set[asyncio.Future[Any]] = {publishing, answered}
             done, _ = await asyncio.wait(either, timeout=self._publish_wait, return_when=asyncio.FIRST_COMPLETED)
@@ -108,8 +119,9 @@ class Commands:
         finally:
             publishing.cancel()
 
-    async def _publish(self, out: Outgoing) -> None:
+    async def _publish(self, out: Outgoing, attempt: _Attempt) -> None:
         while True:
+            attempt.made = attempt.made or self._bus.connected
             try:
                 await self._bus.publish(out)
             except Unavailable as error:

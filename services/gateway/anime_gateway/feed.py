@@ -66,7 +66,7 @@ class Feed:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the streams until stopped."""
-        self.bus.on_reconnect(self._wake.set)
+        forget = self.bus.on_reconnect(self._wake.set)
         silence = await self.bus.listen(f"{LIVE_PREFIX}>", self._on_live)
         ending = asyncio.create_task(stop.wait())
         ending.add_done_callback(lambda _: self._wake.set())
@@ -82,8 +82,8 @@ class Feed:
                     await asyncio.wait_for(self._wake.wait(), pause)
         finally:
             ending.cancel()
-            with contextlib.suppress(Unavailable):
-                await silence()
+            forget()
+            await silence()
 
     async def _on_live(self, received: Received) -> None:
         stream, sequence = received.headers.get("Nats-Stream", ""), int(received.headers.get("Nats-Sequence", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -134,6 +135,8 @@ async def respond(request: Request, error: Exception) -> Response:  # noqa: PLR0
         case Unavailable():
             log.warning("unavailable", path=request.url.path, error=str(error))
             return problem(503, "unavailable", "a part of the system is away; try again soon")
+        case HTTPException(status_code=405):
+            return problem(405, CODES[405], DETAILS[405], headers={"Allow": ", ".join(sorted(_allowed(request)))})
         case HTTPException():
             text = DETAILS.get(error.status_code, error.detail)
             code = CODES.get(error.status_code, "refused")
@@ -141,6 +144,11 @@ async def respond(request: Request, error: Exception) -> Response:  # noqa: PLR0
         case _:
             # The server logs the exception itself; nothing of it may leave.
             return problem(500, "internal", "the gateway failed to answer; its log says why")
+
+
+def _allowed(request: Request) -> set[str]:
+    known: dict[re.Pattern[str], set[str]] = request.app.state.methods
+    return set().union(*(methods for path, methods in known.items() if path.match(request.url.path)))
 
 
 def install(app: FastAPI) -> None:

@@ -37,6 +37,7 @@ class Desk:
         for effect in effects:
             self._do(effect)
         self._news.set()
+        self._news = asyncio.Event()
         self._changed()
 
     def note(self, progress: AttemptProgress) -> None:
@@ -52,9 +53,8 @@ class Desk:
         return attempt_id in self.worker.attempts
 
     async def news(self) -> None:
-        """Wait for the next decision since the last call."""
+        """Wait for the next decision."""
         await self._news.wait()
-        self._news.clear()
 
     def _do(self, effect: Effect) -> None:
         assert self._reporter is not None

@@ -63,11 +63,17 @@ class Heard:
 
 
 class EngineHost:
-    """One engine process at a time. `changed` is called whenever something that heartbeats tell has changed."""
+    """One engine process at a time.
 
-    def __init__(self, options: HostOptions, changed: Callable[[], None]) -> None:
+    `changed` is called whenever something that heartbeats tell has changed, `replaced` for each process that was lost.
+    """
+
+    def __init__(
+        self, options: HostOptions, changed: Callable[[], None], replaced: Callable[[], None] = lambda: None
+    ) -> None:
         self._options = options
         self._changed = changed
+        self._replaced = replaced
         self._watchdog = Watchdog(options.patience)
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -76,7 +82,7 @@ class EngineHost:
         self._run: _Run | None = None
         self._runs = 0
         self._reason = ""
-        self._loading: str | None = None
+        self._preloading: set[str] = set()
         self.device: DeviceInfo | None = None
         self.models: tuple[ModelInfo, ...] = ()
         self.resident: tuple[str, ...] = ()
@@ -89,18 +95,23 @@ class EngineHost:
         return self._usable.is_set()
 
     @property
-    def loading(self) -> str | None:
-        """The model that is being loaded now."""
-        return self._loading
+    def preloading(self) -> frozenset[str]:
+        """The models that are still to be loaded before the first job."""
+        return frozenset(self._preloading)
 
     @property
     def pid(self) -> int | None:
         """The engine process, for tests that do it harm."""
         return self._process.pid if self._process else None
 
-    async def wait_usable(self) -> None:
-        """Wait until the engine process takes orders."""
-        await self._usable.wait()
+    async def wait_usable(self) -> bool:
+        """Wait until the engine process takes orders, at most as long as its start may take; whether it does."""
+        try:
+            async with asyncio.timeout(self._options.patience.start):
+                await self._usable.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def serve(self) -> None:
         """Keep an engine process alive until `close`; raises EngineUnusable when its configuration is to blame."""
@@ -108,11 +119,14 @@ class EngineHost:
         while not self._closed.is_set():
             began = asyncio.get_running_loop().time()
             await self._serve_once()
-            self.restarts += not self._closed.is_set()
+            if not self._closed.is_set():
+                self.restarts += 1
+                self._replaced()
             lived = asyncio.get_running_loop().time() - began
             delay = self._options.restart_delay if lived > MAX_BACKOFF else min(delay * 2, MAX_BACKOFF)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), delay)  # at once when closed
+                async with asyncio.timeout(delay):
+                    await self._closed.wait()
 
     async def close(self) -> None:
         """End the engine process; a run in hand ends as failed."""
@@ -140,9 +154,7 @@ class EngineHost:
 
     async def _hand_over(self, run: _Run, jobs: tuple[OfferedJob, ...]) -> None:
         """Give a run to the engine process; it ends at once when there is none for too long."""
-        try:
-            await asyncio.wait_for(self._usable.wait(), self._options.patience.start)
-        except TimeoutError:
+        if not await self.wait_usable():
             run.lone = False  # the jobs are not to blame
             run.fail("engine_unavailable", "the engine process does not start: its log says why")
             return
@@ -161,10 +173,6 @@ class EngineHost:
     def give_up(self, model: str | None) -> None:
         """Drop a resident model, or all, once the run in hand is over."""
         self._send(wire.GiveUp(model=model))
-
-    def kill(self, reason: str) -> None:
-        """End the engine process now, to be replaced."""
-        self._kill(reason)
 
     async def _serve_once(self) -> None:
         ours, theirs = socket.socketpair()
@@ -229,7 +237,6 @@ class EngineHost:
         if isinstance(report, wire.Ready):
             self._on_ready(report)
         elif isinstance(report, wire.Loading):
-            self._loading = report.model
             self._watchdog.loading(now)
         elif isinstance(report, wire.Residents):
             self._on_residents(report, now)
@@ -250,17 +257,19 @@ class EngineHost:
         for model, problem in report.problems.items():
             log.error("model_unavailable", model=model, problem=problem)
         self._watchdog.idle()
+        self._preloading = {model for model in self._options.preload if model not in report.problems}
         for model in self._options.preload:
-            if model not in report.problems:
+            if model in self._preloading:
                 self._send(wire.Prepare(model=model))
         self._usable.set()
         self._changed()
 
     def _on_residents(self, report: wire.Residents, now: float) -> None:
-        self._loading = None
         self.device, self.resident = report.device, report.models
         if report.failed is not None:
             self.problems[report.failed] = report.problem
+            self._preloading.discard(report.failed)
+        self._preloading.difference_update(report.models)
         for model in report.models:
             self.problems.pop(model, None)
         if self._run is None:
@@ -308,14 +317,14 @@ class EngineHost:
     def _gone(self) -> None:
         self._usable.clear()
         self._watchdog.idle()
-        self._loading = None
         self.resident = ()
         self._changed()
 
     async def _ended(self, process: asyncio.subprocess.Process) -> int:
         """The exit status; a process that closed its line and lingers is killed."""
         try:
-            return await asyncio.wait_for(process.wait(), LEAVE_GRACE)
+            async with asyncio.timeout(LEAVE_GRACE):
+                return await process.wait()
         except TimeoutError:
             self._kill(self._reason or "closed its line without ending")
             return await process.wait()

@@ -26,12 +26,18 @@ class Feed:
         self._pacer = Pacer()
         self._late: asyncio.TimerHandle | None = None
         self._ended = False
+        self._sent: AttemptProgress | None = None
         self.tracker = tracker
 
-    async def tell(self, *, urgent: bool = False) -> None:
-        """Publish the progress now, or shortly. Changes of phase are urgent: they use what is kept for them."""
+    async def tell(self) -> None:
+        """Publish the progress now, or shortly; a change of phase may use what is kept for that."""
+        if not self._desk.holds(self.tracker.attempt_id):
+            return  # it was taken from us: whoever has it now tells of it
         progress = self.tracker.view()
         self._desk.note(progress)
+        if progress == self._sent:
+            return
+        urgent = self._sent is None or progress.phase is not self._sent.phase
         loop = asyncio.get_running_loop()
         if self._pacer.admit(loop.time(), urgent=urgent):
             self._forget_late()
@@ -50,6 +56,7 @@ class Feed:
         self._forget_late()
 
     async def _send(self, progress: AttemptProgress) -> None:
+        self._sent = progress
         await self._bus.tell(JobProgress.model_validate(progress.model_dump()))
 
     def _send_late(self) -> None:

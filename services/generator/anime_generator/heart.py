@@ -24,12 +24,13 @@ SLOTS = 1
 
 
 class Heart:
-    """Beats while the engine process is known; changes that come close together share a beat."""
+    """Beats while the engine process is known, at once when `news` is set; news close together share a beat."""
 
     def __init__(
         self,
         bus: Bus,
         host: EngineHost,
+        news: asyncio.Event,
         *,
         worker: Callable[[], Worker],
         last_fact: Callable[[], FactPosition | None],
@@ -44,12 +45,8 @@ class Heart:
         self._batch_limit = batch_limit
         self._interval = interval
         self._gap = gap
-        self._news = asyncio.Event()
-        bus.on_reconnect(self.changed)
-
-    def changed(self) -> None:
-        """Something that a heartbeat tells is different now."""
-        self._news.set()
+        self._news = news
+        bus.on_reconnect(news.set)
 
     async def beat(self) -> None:
         """Send heartbeats until cancelled."""
@@ -57,8 +54,10 @@ class Heart:
             self._news.clear()
             await self.send()
             await asyncio.sleep(self._gap)
+            # Not wait_for: before Python 3.12 it swallows a cancel that coincides with the news.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), max(self._interval - self._gap, 0.0))
+                async with asyncio.timeout(max(self._interval - self._gap, 0.0)):
+                    await self._news.wait()
 
     async def send(self, *, goodbye: bool = False) -> None:
         """Send one now; before the engine process has told of its device there is nothing to say."""
@@ -88,7 +87,7 @@ class Heart:
             batch_limit=self._batch_limit,
             draining=worker.draining,
             goodbye=goodbye,
-            attempts=tuple(attempt.held() for attempt in worker.attempts.values()),
+            attempts=() if goodbye else tuple(attempt.held() for attempt in worker.attempts.values()),
             last_fact=self._last_fact(),
         )
 

@@ -62,6 +62,7 @@ class Attempt:
     progress: AttemptProgress
     stage: Stage = Stage.WAITING
     started: bool = False
+    traceparent: str | None = None
 
     @property
     def id(self) -> UUID:
@@ -159,7 +160,7 @@ class Failure:
     lone: bool = True
 
 
-def take_offer(worker: Worker, offer: Offer, now: datetime) -> Decision:
+def take_offer(worker: Worker, offer: Offer, now: datetime, traceparent: str | None = None) -> Decision:
     """Hold the jobs of an offer that are new to us. Offers to another incarnation or of an older epoch change nothing.
 
     A draining worker gives them back at once.
@@ -172,7 +173,7 @@ def take_offer(worker: Worker, offer: Offer, now: datetime) -> Decision:
         progress = AttemptProgress(
             job_id=job.job_id, attempt_id=job.attempt_id, phase=Phase.LOADING, images=job.settings.count
         )
-        attempts[job.attempt_id] = Attempt(job, offer.offer_id, offer.epoch, progress)
+        attempts[job.attempt_id] = Attempt(job, offer.offer_id, offer.epoch, progress, traceparent=traceparent)
     held = replace(worker, attempts=attempts, epoch=max(worker.epoch, offer.epoch))
     if worker.draining:
         return release(held, (job.attempt_id for job in new), "the worker drains", now)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from anime_common.contracts.vocabulary import AttemptProgress, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
 CEILING = 99.0
@@ -26,10 +26,11 @@ RECENT_STEPS = 8
 class Costs:
     """Seconds: to load the model, to encode the prompts, for one step of a pass, to decode and to save one picture.
 
-    `measured` is whether they come from this worker's own runs.
+    `measured` is whether they come from this worker's own runs. A loading time that is not known yet counts nothing:
+    a guess would make the percent of everything after it a lie.
     """
 
-    loading: float = 5.0
+    loading: float = 0.0
     encoding: float = 0.1
     step: float = 0.2
     decoding: float = 0.2
@@ -53,12 +54,17 @@ class History:
             return Costs()
         return replace(known, step=known.step * pixels, decoding=known.decoding * pixels, saving=known.saving * pixels)
 
-    def learn(self, model: str, pixels: int, *, pictures: int, step: float | None, timings: dict[Phase, float]) -> None:
-        """Remember a finished attempt: seconds a phase for its `pictures`, and the mean length of its steps."""
+    def learn(
+        self, model: str, pixels: int, *, pictures: int, step: float | None, cold: bool, timings: Mapping[Phase, float]
+    ) -> None:
+        """Remember a finished attempt: seconds a phase for its `pictures`, and the mean length of its steps.
+
+        `cold` is whether the model had to be loaded for it.
+        """
         known = self._known.get(model)
         share = 1 / (pixels * max(pictures, 1))
         seen = Costs(
-            loading=timings.get(Phase.LOADING) or (known or Costs()).loading,
+            loading=timings.get(Phase.LOADING, 0.0) if cold else (known or Costs()).loading,
             encoding=timings.get(Phase.ENCODING, 0.0),
             step=(step if step is not None else timings.get(Phase.SAMPLING, 0.0)) / pixels,
             decoding=timings.get(Phase.DECODING, 0.0) * share,
@@ -73,7 +79,7 @@ def _mean(old: Costs, new: Costs, weight: float) -> Costs:
         return before + (after - before) * weight
 
     return Costs(
-        loading=between(old.loading, new.loading),
+        loading=between(old.loading, new.loading) if old.loading else new.loading,
         encoding=between(old.encoding, new.encoding),
         step=between(old.step, new.step),
         decoding=between(old.decoding, new.decoding),
@@ -91,9 +97,9 @@ class Tracker:
     images: int
     steps: int
     costs: Costs
+    cold: bool = False
     phase: Phase = Phase.LOADING
     preview: bool = False
-    _cold: bool = False
     _encoded: bool = False
     _sampled: dict[int, int] = field(default_factory=dict)
     _decoded: set[int] = field(default_factory=set)
@@ -103,10 +109,6 @@ class Tracker:
     _last: float | None = None
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     _floor: float = 0.0
-
-    def loading(self) -> None:
-        """The model is not in memory: loading it is part of the work."""
-        self._cold = True
 
     def begin(self, phase: Phase, now: float) -> None:
         """A phase begins."""
@@ -165,7 +167,7 @@ class Tracker:
         )
 
     def _loading_cost(self) -> float:
-        return self.costs.loading if self._cold else 0.0
+        return self.costs.loading if self.cold else 0.0
 
     def _picture_cost(self) -> float:
         return self.steps * self.costs.step + self.costs.decoding + self.costs.saving
@@ -188,7 +190,7 @@ class Tracker:
         steps_left = max(in_work, default=0) + ceil(untouched / self._width) * self.steps
         left = steps_left * step
         left += len(unfinished) * self.costs.decoding + (self.images - len(self._saved)) * self.costs.saving
-        if self._cold and self.phase is Phase.LOADING:
+        if self.cold and self.phase is Phase.LOADING:
             left += self.costs.loading
         return round(left, 2)
 
@@ -196,7 +198,7 @@ class Tracker:
 class Pacer:
     """At most `limit` messages in any `window` seconds; `reserve` of them are kept for urgent ones."""
 
-    def __init__(self, limit: int = 10, window: float = 1.0, reserve: int = 4) -> None:
+    def __init__(self, limit: int = 10, window: float = 1.0, reserve: int = 3) -> None:
         self._limit = limit
         self._window = window
         self._reserve = reserve

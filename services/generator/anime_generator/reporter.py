@@ -125,4 +125,3 @@ class Reporter:
 
     def _suspect_stream(self) -> None:
         self._stream_created = None
-

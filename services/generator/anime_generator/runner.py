@@ -9,7 +9,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -80,16 +80,15 @@ class Runner:
             self._desk.apply(model.begin(self._desk.worker, ids, engine, datetime.now(UTC)))
             work = {attempt.id: _Work(attempt, self._feed(attempt)) for attempt in attempts}
             for each in work.values():
-                await each.feed.tell(urgent=True)
+                await each.feed.tell()
             async for heard in self._host.draw(tuple(attempt.job for attempt in attempts)):
                 await self._on_heard(work, heard)
 
     def _feed(self, attempt: Attempt) -> Feed:
         settings = attempt.job.settings
         costs = self._history.costs(settings.model, settings.width * settings.height)
-        tracker = Tracker(attempt.job.job_id, attempt.id, settings.count, settings.steps, costs)
-        if settings.model not in self._host.resident:
-            tracker.loading()
+        cold = settings.model not in self._host.resident
+        tracker = Tracker(attempt.job.job_id, attempt.id, settings.count, settings.steps, costs, cold=cold)
         return Feed(self._bus, self._desk, tracker, self._spawn)
 
     async def _on_heard(self, work: dict[UUID, _Work], heard: Heard) -> None:
@@ -97,7 +96,7 @@ class Runner:
         if isinstance(report, wire.Began):
             for attempt_id in report.attempts:
                 work[attempt_id].feed.tracker.begin(report.phase, now)
-                await work[attempt_id].feed.tell(urgent=True)
+                await work[attempt_id].feed.tell()
         elif isinstance(report, wire.Stepped):
             await self._on_step(work, report, now)
         elif isinstance(report, wire.Preview):
@@ -123,13 +122,10 @@ class Runner:
         tracker.painted(report.index)
         if len(each.staging) + 1 == tracker.images:
             tracker.begin(Phase.SAVING, time.monotonic())
-        each.staging.append(
-            self._spawn(self._stage(each, report, picture), f"stage {report.attempt_id} {report.index}")
-        )
-        await each.feed.tell(urgent=True)
+        each.staging.append(asyncio.create_task(self._stage(each, report, picture), name=f"stage {report.attempt_id}"))
+        await each.feed.tell()
 
-    async def _stage(self, each: _Work, report: wire.Painted, picture: bytes) -> StagedOutput | None:
-        """Store a picture; None when that failed or is of no use any more, which `_settle` finds out by the rest."""
+    async def _stage(self, each: _Work, report: wire.Painted, picture: bytes) -> StagedOutput:
         began = time.monotonic()
         output = await self._staging.store(
             each.attempt.job, report, picture, lambda: self._desk.holds(report.attempt_id)
@@ -138,3 +134,56 @@ class Runner:
         each.feed.tracker.saved(report.index)
         await each.feed.tell()
         return output
+
+    def _on_ended(self, each: _Work, ended: wire.Ended) -> None:
+        if ended.outcome == "painted":
+            self._desk.apply((model.painted(self._desk.worker, ended.attempt_id), ()))
+        self._spawn(self._settle(each, ended), f"settle {ended.attempt_id}")
+
+    async def _settle(self, each: _Work, ended: wire.Ended) -> None:
+        """Once its pictures are staged, or cannot be, report how an attempt ended."""
+        results = await asyncio.gather(*each.staging, return_exceptions=True)
+        each.feed.end()
+        outputs = tuple(result for result in results if isinstance(result, StagedOutput))
+        problem: StagingFailed | None = None
+        for result in results:
+            if isinstance(result, StagingFailed):
+                problem = result
+            elif isinstance(result, BaseException) and not isinstance(result, NotOurs):
+                raise result
+        attempt_id = ended.attempt_id
+        if ended.outcome == "failed":
+            failure = Failure(ended.code, ended.message, ended.retryable, ended.lone)
+            self._desk.apply(model.fail(self._desk.worker, attempt_id, failure, datetime.now(UTC)))
+        elif ended.outcome == "cancelled":
+            self._desk.apply(model.stopped(self._desk.worker, attempt_id, outputs, datetime.now(UTC)))
+        elif problem is not None:
+            failure = Failure("staging_failed", str(problem), retryable=True)
+            self._desk.apply(model.fail(self._desk.worker, attempt_id, failure, datetime.now(UTC)))
+        else:
+            await hit("generator.before_finished")
+            made = self._made(each, ended, outputs)
+            self._desk.apply(model.finish(self._desk.worker, attempt_id, made, datetime.now(UTC)))
+
+    def _made(self, each: _Work, ended: wire.Ended, outputs: tuple[StagedOutput, ...]) -> Made:
+        settings = each.attempt.job.settings
+        timings = dict(ended.timings)
+        timings[Phase.SAVING] = round(timings.get(Phase.SAVING, 0.0) + each.saving, 4)
+        self._history.learn(
+            settings.model,
+            settings.width * settings.height,
+            pictures=len(outputs),
+            step=each.feed.tracker.step_seconds(),
+            cold=each.feed.tracker.cold,
+            timings=timings,
+        )
+        metrics.PICTURES.labels(model=settings.model).inc(len(outputs))
+        for phase, seconds in timings.items():
+            metrics.PHASE_SECONDS.labels(model=settings.model, phase=phase).observe(seconds)
+        device = self._host.device.name if self._host.device else ""
+        return Made(self._engines.get(settings.model, ""), device, outputs, timings, ended.warnings)
+
+    def _give_back(self, reason: str) -> None:
+        waiting = [attempt.id for attempt in self._desk.worker.in_stage(Stage.WAITING)]
+        log.warning("attempts_released", attempts=len(waiting), reason=reason)
+        self._desk.apply(model.release(self._desk.worker, waiting, reason, datetime.now(UTC)))

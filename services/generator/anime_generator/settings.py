@@ -10,6 +10,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from anime_common.settings import ServiceSettings
+from anime_generator.engines import ENGINES
+from anime_generator.registry import RegistryError, load_registry
 from anime_generator.watchdog import Patience
 
 
@@ -25,7 +27,9 @@ class GeneratorSettings(ServiceSettings):
         default_factory=default_worker, pattern=r"^[a-z0-9_-]{1,32}$", description="This worker's name; unique."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:<index> or simulated:<MiB>.")
-    device_id: str | None = Field(None, description="Id of the card, the same for all workers on it; default: its UUID.")
+    device_id: str | None = Field(
+        None, description="Id of the card, the same for all workers on it; default: its UUID."
+    )
     models: Path | None = Field(None, description="The owner's models.toml, laid over the one that is shipped.")
     cpu_threads: int | None = Field(
         None, ge=1, le=256, description="Threads of torch on the CPU; default: OMP_NUM_THREADS, else half of the cores."
@@ -51,6 +55,15 @@ class GeneratorSettings(ServiceSettings):
     def _known_device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|simulated(:\d+)?", value):
             raise ValueError("must be auto, cpu, cuda, cuda:<index> or simulated:<MiB>")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _readable_registry(cls, value: Path | None) -> Path | None:
+        try:
+            load_registry(value, frozenset(ENGINES))
+        except RegistryError as error:
+            raise ValueError(str(error)) from error
         return value
 
     def patience(self) -> Patience:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-MEDIA_TYPE = "image/png"
+MEDIA_TYPE: Literal["image/png"] = "image/png"
 
 
 class StagingFailed(Exception):

@@ -51,6 +51,7 @@ async def build(runtime: Runtime[JobsSettings]) -> None:
     dispatcher = Dispatcher(bus, ledger, fleet, queries, relay.wake)
 
     def committed() -> None:
+        queries.changed()
         relay.wake()
         dispatcher.wake()
 

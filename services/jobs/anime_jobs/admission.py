@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 
 from anime_common.contracts.vocabulary import GenerationRequest, ModelInfo, Priority, Settings
 from anime_common.outcomes import Refused
-
-CODE_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base 32 (https://www.crockford.com/base32.html): no letter is mistaken for a digit."""
 
 TRUSTED_CLIENTS = frozenset({"gateway", "admin"})
 """People, who may use every priority; other services of the server may not jump the queue."""
 
 SETTABLE = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed", "count")
-
-
-def new_code() -> str:
-    """A random short id: 8 characters, 40 bits."""
-    return "".join(secrets.choice(CODE_ALPHABET) for _ in range(8))
 
 
 def request_hash(client: str, request: GenerationRequest) -> str:

@@ -253,7 +253,7 @@ class Dispatcher:
             sent += [outgoing(self._offer(records)) for records in repeated.values()]
             await outbox.add(connection, sent, "jobs")
         if sent:
-            self.committed()
+            self._committed()
 
     def _note(self, before: Record, after: Record, message: object, repeated: dict[UUID, list[Record]]) -> None:
         worker = before.job.worker
@@ -293,6 +293,10 @@ class Dispatcher:
             await outbox.add(connection, sent, "jobs")
             await failpoints.hit("jobs.dispatch.before_commit")
         await failpoints.hit("jobs.dispatch.after_commit")
+        self._committed()
+
+    def _committed(self) -> None:
+        self.queries.changed()
         self.committed()
 
     async def _give(self, connection: store.Connection, offer: PlannedOffer) -> list[Outgoing]:

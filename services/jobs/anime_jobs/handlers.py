@@ -35,6 +35,7 @@ from anime_common.messages import TOKEN, Message, Outgoing
 from anime_common.outcomes import Refused, not_found
 from anime_jobs import admission, projects, roster, store
 from anime_jobs.changes import advance, moment, outgoing
+from anime_jobs.codes import new_code
 from anime_jobs.metrics import ENDED, SUBMITTED
 from anime_jobs.model import Moment, Record, optimize
 
@@ -87,7 +88,7 @@ async def _accept(
         existing = await store.find(connection, command.job_id)
         if existing is not None:
             return [_replayed(ledger, existing, fingerprint, command_id, client)]
-        code = admission.new_code()
+        code = new_code()
         record = replace(record, job=record.job.model_copy(update={"code": code}))
     await store.forget_refusal(connection, record.job.id)
     SUBMITTED.labels(outcome="accepted").inc()
@@ -122,7 +123,7 @@ async def _new_record(
     preparing = request.optimize
     job = Job(
         id=command.job_id,
-        code=admission.new_code(),
+        code=new_code(),
         version=1,
         epoch=ledger.epoch,
         state=JobState.PREPARING if preparing else JobState.QUEUED,

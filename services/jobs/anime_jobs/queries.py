@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from anime_common.rpc import Answerer
     from anime_jobs.handlers import Ledger
 
-QUEUE_CACHE = 0.5
+PLACES_CACHE = 0.5
 SPEED_CACHE = 10.0
 
 
@@ -54,6 +54,7 @@ class Queries:
     leading: Callable[[], bool]
     committed: Callable[[], None]
     _queue: tuple[float, QueueState] | None = None
+    _changed: bool = True
     _queue_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _speeds: tuple[float, dict[str, float]] | None = None
 
@@ -72,6 +73,10 @@ class Queries:
             contract.UPDATE_PROJECT: self._changing(projects.update),
             contract.DELETE_PROJECT: self._changing(projects.delete),
         }
+
+    def changed(self) -> None:
+        """Something was committed: the queue as last computed is history."""
+        self._changed = True
 
     def _changing(self, change: Callable[..., Any]) -> Answerer:
         async def answer(question: Any) -> Any:
@@ -129,16 +134,20 @@ class Queries:
         return JobPage(items=items, next=_cursor(shown[-1].job.created_at, shown[-1].job.id) if more else None)
 
     async def _places(self) -> Mapping[UUID, QueueEntry]:
-        state = await self.queue(Empty())
+        """Places for views of single jobs: they may be half a second old."""
+        known = self._queue
+        fresh = known is not None and asyncio.get_running_loop().time() - known[0] < PLACES_CACHE
+        state = known[1] if known is not None and fresh else await self.queue(Empty())
         return {entry.job_id: entry for entry in state.entries}
 
     async def queue(self, _: Empty) -> QueueState:
-        """The queue as of now, at most half a second old."""
-        loop = asyncio.get_running_loop()
+        """The queue as of now."""
         async with self._queue_lock:
-            if self._queue is None or loop.time() - self._queue[0] > QUEUE_CACHE:
+            stale = self._queue is None or asyncio.get_running_loop().time() - self._queue[0] > PLACES_CACHE
+            if self._queue is None or stale or self._changed:
+                self._changed = False
                 async with transaction(self.pool) as connection:
-                    self._queue = (loop.time(), await self.compute_queue(connection))
+                    self._queue = (asyncio.get_running_loop().time(), await self.compute_queue(connection))
             return self._queue[1]
 
     async def compute_queue(self, connection: store.Connection) -> QueueState:

@@ -11,6 +11,9 @@ from pydantic import Field
 from anime_common.contracts.vocabulary import AttemptProgress, ModelInfo, Phase, Settings, StagedOutput
 from anime_common.messages import Kind, Message, Model
 
+PREVIEWS = "anime.tel.preview.{job_id}.{attempt_id}"
+"""Where a worker shows the picture in work: a small JPEG every few steps, nothing around it."""
+
 
 class AttemptFact(Message):
     """What every fact about an attempt names: the attempt owns the job or the fact changes nothing."""

@@ -1,0 +1,105 @@
+"""Starts the generator: the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from anime_common.artifacts import Artifacts
+from anime_common.consume import Loop
+from anime_common.http import Check
+from anime_common.messages import uuid7
+from anime_common.service import Runtime, run
+from anime_common.topology import GENERATOR, worker_consumer
+from anime_generator import handlers, metrics, wire
+from anime_generator.desk import Desk
+from anime_generator.engine_host import EngineHost, HostOptions
+from anime_generator.engines import ENGINES
+from anime_generator.heart import Heart
+from anime_generator.model import Worker
+from anime_generator.registry import Registry, load_registry
+from anime_generator.reporter import Reporter
+from anime_generator.runner import Runner
+from anime_generator.settings import GeneratorSettings
+from anime_generator.shift import Shift
+from anime_generator.staging import Staging
+
+SERVICE = "generator"
+OFFERS_AT_ONCE = 8
+
+log = structlog.get_logger(__name__)
+
+
+async def build(runtime: Runtime[GeneratorSettings]) -> None:
+    """Wire the service: engine process, desk, reporter, heart, runner, consumer, control."""
+    settings, bus = runtime.settings, runtime.bus
+    news = asyncio.Event()
+    registry = load_registry(settings.models, frozenset(ENGINES))
+    host = EngineHost(host_options(settings, registry), news.set, metrics.ENGINE_RESTARTS.inc)
+    worker = Worker(settings.worker, uuid7(), datetime.now(UTC))
+    desk = Desk(worker, host, news.set)
+    reporter = Reporter(bus, runtime.spawn, desk.confirmed)
+    desk.publish_through(reporter)
+    heart = Heart(
+        bus,
+        host,
+        news,
+        worker=lambda: desk.worker,
+        last_fact=lambda: reporter.last_fact,
+        batch_limit=registry.batch_limit(),
+        interval=settings.generator_heartbeat,
+        gap=settings.generator_heartbeat_gap,
+    )
+    staging = Staging(Artifacts(settings.artifacts_url), settings.generator_staging_patience)
+    engines = {key: spec.engine for key, spec in registry.models.items()}
+    runner = Runner(bus, desk, host, staging, engines, runtime.spawn)
+    shift = Shift(desk, host, heart, runner, reporter, settings.generator_finish_grace, settings.stop_grace * 0.9)
+    runtime.checks["engine"] = _engine(host)
+    await bus.listen(f"anime.ctl.generator.{settings.worker}", partial(handlers.hear, desk))
+    consumer = worker_consumer(settings.worker)
+    runtime.spawn(
+        Loop(bus, consumer, partial(handlers.handle, desk), runtime.stop, batch=OFFERS_AT_ONCE).run(), "offers"
+    )
+    runtime.spawn(shift.serve(runtime.stop), "shift")
+    log.info("worker", worker=worker.name, incarnation=str(worker.incarnation), models=sorted(registry.models))
+
+
+def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions:
+    """How the engine process is to be started."""
+    config = wire.Configure(
+        device=settings.device,
+        device_id=settings.device_id,
+        models=tuple(registry.models.values()),
+        embedding_cache=settings.generator_embedding_cache << 20,
+        preview_every=settings.generator_preview_every,
+        preview_size=settings.generator_preview_size,
+    )
+    return HostOptions(
+        config=config,
+        preload=tuple(spec.key for spec in registry.preloaded()),
+        environment=settings.engine_environment(),
+        patience=settings.patience(),
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+        restart_delay=settings.generator_engine_delay,
+    )
+
+
+def _engine(host: EngineHost) -> Check:
+    async def check() -> str | None:
+        if not host.usable:
+            return "the engine process is starting"
+        if host.preloading:
+            return f"{', '.join(sorted(host.preloading))} is being loaded"
+        if not host.models:
+            return "no model can be run: " + "; ".join(host.problems.values())
+        return None
+
+    return check
+
+
+if __name__ == "__main__":
+    run(SERVICE, GENERATOR, GeneratorSettings, build)

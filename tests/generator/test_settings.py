@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from anime_generator.settings import GeneratorSettings, default_worker
+
+
+def test_the_name_of_the_machine_becomes_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Tower.Local")
+    assert default_worker() == "tower-local"
+    monkeypatch.setattr("socket.gethostname", lambda: "塔")
+    assert default_worker() == "generator"
+
+
+@pytest.mark.parametrize(("name", "value"), [("device", "gpu"), ("worker", "Tower 1"), ("cpu_threads", 0)])
+def test_what_cannot_be_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        GeneratorSettings(**{name: value})
+
+
+def test_mistakes_of_the_registry_are_mistakes_of_the_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="absent.toml: cannot be read"):
+        GeneratorSettings(models=tmp_path / "absent.toml")
+
+
+def test_the_engine_process_gets_no_secrets_no_hub_and_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("ANIME_NATS_PASSWORD", "secret")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    environment = GeneratorSettings().engine_environment()
+    assert not [name for name in environment if name.startswith("ANIME_")]
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["OMP_NUM_THREADS"] == "4"
+    assert GeneratorSettings(cpu_threads=3).engine_environment()["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert GeneratorSettings().engine_environment()["OMP_NUM_THREADS"] == "1"
