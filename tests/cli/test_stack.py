@@ -35,8 +35,20 @@ default = "noop"
 [models.noop]
 title = "Nothing"
 engine = "noop"
-source = "noop"
 family = "noop"
+batch_limit = 4
+
+[models.noop.defaults]
+width = 64
+height = 64
+steps = 8
+guidance = 4.0
+sampler = "dpm++ 2m"
+
+[models.noop.sizes]
+minimum = 64
+maximum = 512
+multiple = 8
 
 [models.sprite]
 enabled = false
@@ -190,6 +202,7 @@ async def running_up(home: Path, log: Path) -> AsyncIterator[tuple[asyncio.subpr
     try:
         async with asyncio.timeout(StackSettings().ready_timeout):
             printed = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+        assert printed[0].startswith("ready: "), log.read_text()
         yield process, printed
     finally:
         if process.returncode is None:

@@ -148,6 +148,13 @@ async def test_a_cluster_moves_between_the_two_identities_of_root(open_home: Pat
             await server.stop()
 
 
+@as_root
+async def test_a_home_that_the_other_user_cannot_enter_is_explained(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with pytest.raises(StackError, match="choose an ANIME_HOME that others may pass"):
+        await postgres(tmp_path / "home", who=other_user()).start()
+
+
 async def test_postgres_asks_for_its_password(tmp_path: Path) -> None:
     server = postgres(tmp_path)
     await server.start()

@@ -138,7 +138,7 @@ class Product:
     def picture(self, job: Mapping[str, Any], index: int = 0) -> Path:
         """The filed picture of a completed job: its bytes are those that the job names."""
         output = job["outputs"][index]
-        path = self.artifacts / output["key"]
+        path = self.artifacts / str(output["key"])
         assert hashlib.sha256(path.read_bytes()).hexdigest() == output["sha256"]
         return path
 

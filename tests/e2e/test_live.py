@@ -56,6 +56,7 @@ async def test_no_client_sees_a_step_that_was_not_made(noop: Product, tmp_path: 
         return bool((await noop.job(job["id"]))["progress"].get("step") == 3)
 
     await eventually(at_three, within=20)
+    held = 100.0
     async with aconnect_sse(noop.http, "GET", f"/jobs/{job['id']}/events") as source:
         async for event in source.aiter_sse():
             if event.event == "snapshot":

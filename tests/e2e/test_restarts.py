@@ -48,11 +48,13 @@ async def test_killed_during_a_job(noop: Product, part: str) -> None:
 async def submitted(noop: Product, prompt: str) -> str:
     """Submit while a part may still be coming back: a 202 is a promise, 503 and 504 are honest."""
     key = {"Idempotency-Key": str(uuid7())}
+    told = ""
     for _ in range(40):
         answer = await noop.http.post("/jobs", json={"prompt": prompt}, headers=key)
         if answer.status_code in {200, 201}:
             return str(answer.json()["id"])
         if answer.status_code == 202:
             return str(answer.json()["job_id"])
-        assert answer.status_code in {503, 504}, answer.text
-    raise AssertionError(f"never taken: {answer.text}")
+        told = answer.text
+        assert answer.status_code in {503, 504}, told
+    raise AssertionError(f"never taken: {told}")

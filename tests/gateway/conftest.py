@@ -74,7 +74,8 @@ class Stream:
 
     async def next(self) -> Event | None:
         """The next event; None at the end of the stream."""
-        event, data, ident = "message", [], None
+        event, ident = "message", None
+        data: list[str] = []
         async with asyncio.timeout(PATIENCE):
             async for line in self._lines:
                 name, _, value = line.partition(": ")
@@ -168,5 +169,3 @@ async def open_door(nats: NatsServer, ledger: Ledger, tmp_path: Path) -> AsyncIt
 async def door(open_door: OpenDoor) -> Door:
     """A running gateway."""
     return await open_door()
-
-

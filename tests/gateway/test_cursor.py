@@ -25,7 +25,9 @@ def test_whatever_else_comes_back_is_no_cursor_or_a_whole_one(text: str) -> None
     assert found is None or str(found).split(".")[0] in text
 
 
-@pytest.mark.parametrize("token", ["", "12", "x", "00000000.1", "0000000g.1-00000000.2", "00000000.-1-00000000.2", "a" * 400])
+@pytest.mark.parametrize(
+    "token", ["", "12", "x", "00000000.1", "0000000g.1-00000000.2", "00000000.-1-00000000.2", "a" * 400]
+)
 def test_other_tokens_are_refused(token: str) -> None:
     assert Cursor.parse(token) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 from anime_common import topology
 from anime_common.contracts.files import Filed
@@ -20,7 +21,9 @@ PROMPT = {"prompt": "1girl, blue hair"}
 
 def names(events: list[Event]) -> list[str]:
     """What happened, in short."""
-    return [f"{event.event}:{event.data['type']}" if event.event in {"job", "file"} else event.event for event in events]
+    return [
+        f"{event.event}:{event.data['type']}" if event.event in {"job", "file"} else event.event for event in events
+    ]
 
 
 def is_end(event: Event) -> bool:
@@ -37,7 +40,7 @@ async def test_a_stream_begins_with_a_snapshot_and_goes_on_with_every_event(door
         assert str(ended.id) not in str(snapshot.data)
         job = (await door.client.post("/jobs", json=PROMPT)).json()
         for state in (JobState.DISPATCHED, JobState.RUNNING, JobState.FILING, JobState.COMPLETED):
-            await ledger.move(uuid_of(job), state)
+            await ledger.move(UUID(job["id"]), state)
         events = await stream.until(is_end)
     assert names(events) == ["job:accepted", "job:dispatched", "job:started", "job:filing", "job:completed"]
     assert {event.data["job"]["id"] for event in events} == {job["id"]}
@@ -45,10 +48,6 @@ async def test_a_stream_begins_with_a_snapshot_and_goes_on_with_every_event(door
     ids = [event.id for event in events]
     assert all(ids)
     assert len(set(ids)) == len(ids)
-
-
-def uuid_of(job: dict[str, str]) -> builders.UUID:
-    return builders.UUID(job["id"])
 
 
 async def test_only_what_is_for_people_is_shown(door: Door, ledger: Ledger, connect: Connect) -> None:

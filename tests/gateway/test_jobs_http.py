@@ -180,7 +180,11 @@ async def test_the_preview_of_the_running_attempt_is_served(door: Door, ledger: 
     await eventually(shown)
     url = (await door.client.get(f"/jobs/{job.id}")).json()["progress"]["preview_url"]
     picture = await door.client.get(url.removeprefix("/api/anime"))
-    assert (picture.status_code, picture.content, picture.headers["content-type"]) == (200, b"\xff\xd8jpeg", "image/jpeg")
+    assert (picture.status_code, picture.content, picture.headers["content-type"]) == (
+        200,
+        b"\xff\xd8jpeg",
+        "image/jpeg",
+    )
     assert picture.headers["cache-control"] == "no-store"
 
 

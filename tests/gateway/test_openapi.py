@@ -20,7 +20,14 @@ def test_every_path_of_the_design_is_there() -> None:
     paths = {path.removeprefix("/api/anime") for path in DOCUMENT["paths"]}
     assert paths == {
         *("/health", "/stats", "/queue", "/generators", "/models", "/prompts/optimize", "/events"),
-        *("/jobs", "/jobs/{job}", "/jobs/{job}/cancel", "/jobs/{job}/retry", "/jobs/{job}/preview", "/jobs/{job}/events"),
+        *(
+            "/jobs",
+            "/jobs/{job}",
+            "/jobs/{job}/cancel",
+            "/jobs/{job}/retry",
+            "/jobs/{job}/preview",
+            "/jobs/{job}/events",
+        ),
         *("/projects", "/projects/{project}"),
         *("/files", "/files/{file}", "/files/{file}/content", "/files/{file}/thumbnail"),
     }

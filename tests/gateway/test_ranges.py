@@ -22,7 +22,8 @@ def test_one_range_is_understood(header: str, start: int, end: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=a-b", "bytes=" + "9" * 99 + "-"]
+    "header",
+    [None, "", "bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=a-b", "bytes=" + "9" * 99 + "-"],
 )
 def test_anything_else_sends_the_whole(header: str | None) -> None:
     assert parse_range(header, 100) is None

@@ -73,7 +73,7 @@ class Ledger:
             self.previews.append(received)
 
     async def offer(self, *jobs: OfferedJob, **changes: Any) -> Offer:
-        made = offer_to(*jobs, **{"incarnation": self.last.incarnation, "worker": WORKER} | changes)
+        made = offer_to(*jobs, incarnation=self.last.incarnation, worker=WORKER).model_copy(update=changes)
         await self.send(made)
         return made
 
@@ -126,22 +126,20 @@ async def ledger(nats: NatsServer, closing: AsyncExitStack) -> Ledger:
 async def running(nats: NatsServer, ledger: Ledger, folder: Path, **changes: Any) -> AsyncIterator[Runtime[Any]]:
     """A generator with the no-op engine, up until the block ends; then it must have stopped in order."""
     async with AsyncExitStack() as closing:
-        settings = GeneratorSettings(
-            **{
-                "nats_url": nats.url,
-                "nats_password_file": nats.password_file("generator"),
-                "artifacts_url": (folder / "artifacts").as_uri(),
-                "worker": WORKER,
-                "device": "cpu",
-                "models": write_registry(folder, NOOP),
-                "generator_heartbeat": 0.2,
-                "generator_heartbeat_gap": 0.01,
-                "generator_engine_delay": 0.01,
-                "watchdog_floor": 1.0,
-                "stop_grace": 5.0,
-            }
-            | changes
-        )
+        known: dict[str, Any] = {
+            "nats_url": nats.url,
+            "nats_password_file": nats.password_file("generator"),
+            "artifacts_url": (folder / "artifacts").as_uri(),
+            "worker": WORKER,
+            "device": "cpu",
+            "models": write_registry(folder, NOOP),
+            "heartbeat": 0.2,
+            "heartbeat_gap": 0.01,
+            "generator_engine_delay": 0.01,
+            "watchdog_floor": 1.0,
+            "stop_grace": 5.0,
+        } | changes
+        settings = GeneratorSettings(**known)
         bus = await bus_of(nats, GENERATOR, closing)
         runtime = Runtime("generator", settings, bus, asyncio.Event(), {}, AsyncExitStack())
         before = len(ledger.beats)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anime_common.contracts.generator import OfferedJob
 from anime_common.contracts.vocabulary import Phase
 from anime_generator.device import Simulated
 from anime_generator.engines import open_engine
@@ -31,14 +34,14 @@ class Subject:
     spec: ModelSpec
     device: Simulated
 
-    def job(self, **changes: object):
+    def job(self, **changes: Any) -> OfferedJob:
         side = SIZE[self.spec.engine]
-        usual = {"model": self.spec.key, "width": side, "height": side, "steps": 4}
+        usual: dict[str, Any] = {"model": self.spec.key, "width": side, "height": side, "steps": 4}
         return offered(**(usual | changes))
 
 
 @pytest.fixture(scope="module", params=["noop", pytest.param("diffusers", marks=pytest.mark.slow)])
-def subject(request) -> Iterator[Subject]:
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     device = Simulated("card", 4 << 30)
     spec = noop_spec(memory=1 << 20) if request.param == "noop" else sprite_spec()
     engine = open_engine(request.param, device, EngineOptions())
@@ -47,7 +50,7 @@ def subject(request) -> Iterator[Subject]:
     engine.unload(spec.key)
 
 
-def test_tells_phases_and_every_step_in_order(subject):
+def test_tells_phases_and_every_step_in_order(subject: Subject) -> None:
     told = Told()
     subject.engine.generate(subject.spec, [subject.job(steps=6)], told, told)
     assert told.phases == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
@@ -55,7 +58,7 @@ def test_tells_phases_and_every_step_in_order(subject):
     assert told.events[-1] == told.drawn[-1]
 
 
-def test_a_request_with_a_count_gets_that_many_pictures_with_seeds_in_a_row(subject):
+def test_a_request_with_a_count_gets_that_many_pictures_with_seeds_in_a_row(subject: Subject) -> None:
     job = subject.job(count=6, seed=40)
     told = Told()
     subject.engine.generate(subject.spec, [job], told, told)
@@ -65,13 +68,13 @@ def test_a_request_with_a_count_gets_that_many_pictures_with_seeds_in_a_row(subj
     assert told.steps == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
-def test_width_and_height_are_honoured(subject):
+def test_width_and_height_are_honoured(subject: Subject) -> None:
     told = Told()
     subject.engine.generate(subject.spec, [subject.job(width=64, height=96)], told, told)
     assert told.drawn[0].image.size == (64, 96)
 
 
-def test_the_first_preview_comes_within_three_steps_and_none_with_the_last(subject):
+def test_the_first_preview_comes_within_three_steps_and_none_with_the_last(subject: Subject) -> None:
     told = Told()
     subject.engine.generate(subject.spec, [subject.job(steps=6)], told, told)
     kinds = [type(event) for event in told.events]
@@ -83,7 +86,7 @@ def test_the_first_preview_comes_within_three_steps_and_none_with_the_last(subje
         assert max(preview.size) <= 256
 
 
-def test_the_same_seed_gives_the_same_picture_alone_and_in_a_batch(subject):
+def test_the_same_seed_gives_the_same_picture_alone_and_in_a_batch(subject: Subject) -> None:
     alone, together = Told(), Told()
     job = subject.job(seed=11)
     subject.engine.generate(subject.spec, [job], alone, alone)
@@ -92,7 +95,7 @@ def test_the_same_seed_gives_the_same_picture_alone_and_in_a_batch(subject):
     assert np.abs(one - other).max() <= 1
 
 
-def test_different_seeds_give_different_pictures(subject):
+def test_different_seeds_give_different_pictures(subject: Subject) -> None:
     told = Told()
     subject.engine.generate(subject.spec, [subject.job(count=2, seed=1)], told, told)
     one, other = (np.asarray(drawn.image, dtype=int) for drawn in told.drawn)
@@ -100,7 +103,7 @@ def test_different_seeds_give_different_pictures(subject):
 
 
 @pytest.mark.parametrize("moment", [Phase.ENCODING, Phase.SAMPLING, 2, Phase.DECODING])
-def test_a_cancel_stops_the_work_in_each_phase(subject, moment):
+def test_a_cancel_stops_the_work_in_each_phase(subject: Subject, moment: Phase | int) -> None:
     job = subject.job(count=6)
     told = Told(cancel_on=(moment,), victims=(job.attempt_id,))
     subject.engine.generate(subject.spec, [job], told, told)
@@ -109,7 +112,7 @@ def test_a_cancel_stops_the_work_in_each_phase(subject, moment):
         assert len(told.steps) < 4
 
 
-def test_a_cancel_before_the_start_does_nothing_at_all(subject):
+def test_a_cancel_before_the_start_does_nothing_at_all(subject: Subject) -> None:
     job = subject.job()
     told = Told(cancelled={job.attempt_id})
     subject.engine.generate(subject.spec, [job], told, told)
@@ -117,7 +120,7 @@ def test_a_cancel_before_the_start_does_nothing_at_all(subject):
 
 
 @pytest.mark.parametrize("moment", [Phase.ENCODING, 2, Phase.DECODING])
-def test_a_cancelled_member_leaves_the_batch_and_the_others_go_on(subject, moment):
+def test_a_cancelled_member_leaves_the_batch_and_the_others_go_on(subject: Subject, moment: Phase | int) -> None:
     stays, leaves = subject.job(seed=5), subject.job(seed=6)
     told = Told(cancel_on=(moment,), victims=(leaves.attempt_id,))
     subject.engine.generate(subject.spec, [leaves, stays], told, told)
@@ -126,7 +129,7 @@ def test_a_cancelled_member_leaves_the_batch_and_the_others_go_on(subject, momen
     assert told.steps == [1, 2, 3, 4]
 
 
-def test_the_engine_is_reusable_after_a_cancel(subject):
+def test_the_engine_is_reusable_after_a_cancel(subject: Subject) -> None:
     victim, next_one = subject.job(), subject.job()
     told = Told(cancel_on=(1,), victims=attempts([victim]))
     subject.engine.generate(subject.spec, [victim], told, told)
@@ -134,14 +137,14 @@ def test_the_engine_is_reusable_after_a_cancel(subject):
     assert len(told.of(next_one)) == 1
 
 
-def test_it_announces_what_it_honours(subject):
+def test_it_announces_what_it_honours(subject: Subject) -> None:
     info = subject.engine.describe(subject.spec)
     assert info.key == subject.spec.key
     assert info.fields == FIELDS
     assert subject.spec.defaults.sampler in info.samplers
 
 
-def test_unloading_gives_the_memory_back_and_loading_again_gives_the_same_picture(subject):
+def test_unloading_gives_the_memory_back_and_loading_again_gives_the_same_picture(subject: Subject) -> None:
     job = subject.job(seed=3)
     before, after = Told(), Told()
     subject.engine.generate(subject.spec, [job], before, before)
@@ -153,7 +156,7 @@ def test_unloading_gives_the_memory_back_and_loading_again_gives_the_same_pictur
     assert np.array_equal(np.asarray(before.drawn[0].image), np.asarray(after.drawn[0].image))
 
 
-def test_loading_twice_takes_the_memory_once(subject):
+def test_loading_twice_takes_the_memory_once(subject: Subject) -> None:
     size = subject.engine.load(subject.spec)
     assert subject.engine.load(subject.spec) == size
 
@@ -162,7 +165,7 @@ class TestNoop:
     """The faults that the other tests are made of."""
 
     @pytest.fixture
-    def engine(self):
+    def engine(self) -> Engine:
         return open_engine("noop", Simulated("card", 1 << 20), EngineOptions())
 
     @pytest.mark.parametrize(
@@ -174,29 +177,33 @@ class TestNoop:
             ("poisoned", "device_error", True, True),
         ],
     )
-    def test_fails_as_told_at_the_step_told(self, engine, word, code, retryable, poisoned):
+    def test_fails_as_told_at_the_step_told(
+        self, engine: Engine, word: str, code: str, retryable: bool, poisoned: bool
+    ) -> None:
         told = Told()
         with pytest.raises(EngineError) as caught:
             engine.generate(noop_spec(), [offered(prompt=f"x noop: fail={word} fail_at=3")], told, told)
         assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == (code, retryable, poisoned)
         assert told.steps == [1, 2]
 
-    def test_misbehaves_only_as_often_as_told(self, engine):
+    def test_misbehaves_only_as_often_as_told(self, engine: Engine) -> None:
         told = Told()
         engine.generate(noop_spec(), [offered(attempt=3, prompt="noop: fail=oom attempts=2")], told, told)
         assert len(told.drawn) == 1
 
     @pytest.mark.parametrize("words", ["speed=3", "step_ms=fast", "fail=often"])
-    def test_refuses_directives_it_does_not_know(self, engine, words):
+    def test_refuses_directives_it_does_not_know(self, engine: Engine, words: str) -> None:
         with pytest.raises(EngineError, match="noop:"):
             engine.generate(noop_spec(), [offered(prompt=f"noop: {words}")], Told(), Told())
 
-    def test_a_model_too_large_for_the_device_does_not_load(self, engine):
+    def test_a_model_too_large_for_the_device_does_not_load(self, engine: Engine) -> None:
         with pytest.raises(EngineError) as caught:
             engine.load(noop_spec(memory=2 << 20))
         assert caught.value.code == "out_of_memory"
 
-    def test_is_held_at_a_step_while_a_file_exists_and_can_be_cancelled_there(self, engine, tmp_path):
+    def test_is_held_at_a_step_while_a_file_exists_and_can_be_cancelled_there(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
         hold = tmp_path / "hold"
         hold.touch()
         job = offered(prompt=f"noop: hold_at=3 hold={hold}")

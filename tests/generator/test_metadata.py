@@ -24,8 +24,10 @@ def test_other_tools_find_their_parameters() -> None:
     assert texts(data)["parameters"].splitlines() == [
         "1girl, pink hair",
         "Negative prompt: blurry",
-        "Steps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4, Seed: 8, Size: 64x96, Model: noop, "
-        "Version: tower-anime 0.1.0",
+        (
+            "Steps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4, Seed: 8, Size: 64x96, Model: noop, "
+            "Version: tower-anime 0.1.0"
+        ),
     ]
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +68,9 @@ def test_percent_never_falls_stays_below_a_hundred_and_starts_at_nothing(
 @given(events=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.floats(0, 9)), max_size=40))
 def test_percent_is_monotonic_whatever_the_engine_says(events: list[tuple[int, int, float]]) -> None:
     subject = tracker(images=3, steps=5)
-    before = 0.0
-    for kind, number, now in events:
+    before, now = 0.0, 0.0
+    for kind, number, later in events:
+        now += later
         if kind == 0:
             subject.begin(list(Phase)[number], now)
         elif kind == 1:
@@ -135,7 +139,13 @@ def test_nothing_is_promised_before_anything_was_measured() -> None:
 
 
 class TestHistory:
-    TIMINGS = {Phase.LOADING: 8.0, Phase.ENCODING: 0.5, Phase.SAMPLING: 10.0, Phase.DECODING: 4.0, Phase.SAVING: 2.0}
+    TIMINGS: ClassVar = {
+        Phase.LOADING: 8.0,
+        Phase.ENCODING: 0.5,
+        Phase.SAMPLING: 10.0,
+        Phase.DECODING: 4.0,
+        Phase.SAVING: 2.0,
+    }
 
     def test_costs_grow_with_the_pixels(self) -> None:
         history = History()
@@ -172,15 +182,24 @@ class TestPacer:
                 sent.append(now)
         assert all(sent[i + 10] - sent[i] >= 1.0 for i in range(len(sent) - 10))
 
+    def test_ordinary_ones_are_spread_over_the_second(self) -> None:
+        pacer = Pacer()
+        sent = [index for index in range(100) if pacer.admit(index / 100)]
+        assert len(sent) == 7
+        assert {after - before for before, after in pairwise(sent)} == {15}
+
     def test_some_are_kept_for_what_is_urgent(self) -> None:
         pacer = Pacer()
-        assert [pacer.admit(0.0) for _ in range(9)].count(True) == 7
-        assert [pacer.admit(0.0, urgent=True) for _ in range(5)].count(True) == 3
-
-    def test_what_has_to_wait_is_admitted_when_told(self) -> None:
-        pacer = Pacer()
         for index in range(7):
-            assert pacer.admit(index * 0.01)
-        wait = pacer.wait(0.1)
-        assert not pacer.admit(0.1 + wait - 0.001)
-        assert pacer.admit(0.1 + wait + 1e-9)
+            assert pacer.admit(index * 0.15)
+        assert not pacer.admit(0.95)
+        assert [pacer.admit(0.95, urgent=True) for _ in range(5)].count(True) == 3
+
+    @given(gap=st.floats(0.0, 0.3))
+    def test_what_has_to_wait_is_admitted_when_told(self, gap: float) -> None:
+        pacer, now = Pacer(), 0.0
+        for _ in range(20):
+            pacer.admit(now)
+            now += gap
+        wait = pacer.wait(now)
+        assert pacer.admit(now + wait + 1e-9)

@@ -111,7 +111,9 @@ def test_a_fallback_must_exist(tmp_path: Path) -> None:
     assert found == ["models.sprite.fallback: there is no model 'tiny'"]
 
 
-@pytest.mark.parametrize(("text", "says"), [("models = [", "not a TOML file"), ("models = 3", "models")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("models = [", "not a TOML file"), ("models = 3", "models: must be tables")]
+)
 def test_what_is_no_registry_is_said_to_be_none(tmp_path: Path, text: str, says: str) -> None:
     assert says in problems(tmp_path, text)[0]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from anime_generator.watchdog import Patience, Watchdog
@@ -22,17 +24,18 @@ def run_steps(subject: Watchdog, *, work: float, length: float, steps: int = 3, 
 
 def test_each_state_has_its_own_patience() -> None:
     subject = watchdog()
-    assert subject.deadline is None
-    subject.starting(1)
-    assert subject.deadline == 101
-    subject.loading(1)
-    assert subject.deadline == 601
-    subject.running("anime", 100, 1)
-    assert subject.deadline == 301
-    subject.other_sign(5)
-    assert subject.deadline == 305
-    subject.idle()
-    assert subject.deadline is None
+    deadlines = [subject.deadline]
+    moments: tuple[Callable[[], None], ...] = (
+        lambda: subject.starting(1),
+        lambda: subject.loading(1),
+        lambda: subject.running("anime", 100, 1),
+        lambda: subject.other_sign(5),
+        subject.idle,
+    )
+    for say in moments:
+        say()
+        deadlines.append(subject.deadline)
+    assert deadlines == [None, 101, 601, 301, 305, None]
 
 
 def test_a_first_step_may_take_long() -> None:

@@ -148,8 +148,8 @@ class PostgresServer:
 
         Once started, a later start takes the same port, so that clients find it again.
         """
-        await self._prepare()
         await end_orphan(self.data / "postmaster.pid", str(self.data), signal.SIGINT)
+        await self._prepare()
         moves = not self.port
         deadline = time.monotonic() + START_TIMEOUT
         while not await self._try_start(deadline, move=moves):

@@ -323,7 +323,7 @@ def _say(text: str) -> None:
 
 
 def _until_signalled(stack: Stack) -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets; the second one kills everything."""
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the second one kills everything."""
     stopping = asyncio.Event()
 
     def signalled() -> None:
@@ -332,6 +332,6 @@ def _until_signalled(stack: Stack) -> asyncio.Event:
                 stack.kill(name)
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signalled)
     return stopping

@@ -57,12 +57,12 @@ def create_app() -> FastAPI:
 
 
 def methods_by_path() -> dict[re.Pattern[str], set[str]]:
-    """The methods that each path knows, for `Allow`: a path has one route a method, and a router sees only one route."""
+    """The methods that each path knows, for `Allow`: each has a route of its own, and a router looks at only one."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for prefix, module in [*((BASE, each) for each in API), ("", page)]:
         for route in module.router.routes:
             if isinstance(route, APIRoute):
-                found[prefix + route.path] |= route.methods
+                found[prefix + route.path] |= route.methods or set()
     return {compile_path(path)[0]: methods for path, methods in found.items()}
 
 

@@ -31,6 +31,10 @@ HEADERS = {
 }
 
 
+FORBIDDEN = {"type": "websocket.close", "code": 1008, "reason": ""}
+"""Refuses a WebSocket before its handshake: the client sees 403."""
+
+
 class Doors:
     """ASGI middleware around the whole application."""
 
@@ -54,22 +58,25 @@ class Doors:
             await send(message)
 
         refusal = self._refusal(scope, headers)
+        if scope["type"] == "websocket":
+            await (self.app(scope, receive, send) if refusal is None else send(FORBIDDEN))
+            return
         if refusal is not None:
             await refusal(scope, receive, guarded)
-        elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
+        elif scope["path"].endswith("/events"):
             await self.app(scope, receive, guarded)
             return
         else:
             with span(scope["method"], traceparent=headers.get("traceparent"), kind=SpanKind.SERVER):
                 await self.app(scope, receive, guarded)
                 trace.get_current_span().update_name(f"{scope['method']} {route_of(scope)}")
-        if scope["type"] == "http":
-            route = "refused" if refusal is not None else route_of(scope)
-            seconds = time.perf_counter() - began
-            metrics.REQUEST_SECONDS.labels(method=known_method(scope), route=route, status=str(status)).observe(seconds)
+        route = "refused" if refusal is not None else route_of(scope)
+        seconds = time.perf_counter() - began
+        metrics.REQUEST_SECONDS.labels(method=known_method(scope), route=route, status=str(status)).observe(seconds)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        host = headers.get("host", "")
+        hosts = headers.getlist("host")
+        host = hosts[0] if len(hosts) == 1 else ""
         if hostname(host) not in LOOPBACK:
             text = f"this server is not {host!r}: use localhost or 127.0.0.1"
             return problem(421, "wrong_host", text, field="Host")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
@@ -61,6 +62,7 @@ class Talk:
         self._gateway = gateway
         self._socket = socket
         self._following: dict[UUID | None, asyncio.Task[None]] = {}
+        self._left = False
 
     async def run(self) -> None:
         """Accept, and do what is asked until the client leaves."""
@@ -136,21 +138,30 @@ class Talk:
             box.close(Closed.STUCK)
         except (Unavailable, Refused) as error:
             log.info("stream_interrupted", error=str(error))
-            await self._socket.close(RESTARTING)
+            await self._leave()
         except WebSocketDisconnect:
             return
         finally:
             box.on_close = None
             self._gateway.hub.detach(box)
-            self._part(box)
+            await self._part(box)
 
-    def _part(self, box: Mailbox) -> None:
-        """Cut off a client that is stuck; the server itself closes all sockets when it stops."""
+    async def _part(self, box: Mailbox) -> None:
+        """Cut off a client that is stuck; say goodbye when the gateway stops."""
         if box.closed is not None:
             metrics.STREAMS_CLOSED.labels(reason=box.closed).inc()
         if box.closed is Closed.STUCK and (abort := abort_of(self._socket.scope)) is not None:
             log.info("stream_stuck", path=self._socket.scope["path"])
             abort()
+        elif box.closed is Closed.STOPPING:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Close, once: the client should come back to another instance."""
+        if not self._left:
+            self._left = True
+            with contextlib.suppress(WebSocketDisconnect):
+                await self._socket.close(RESTARTING)
 
     async def _say(self, event: str, data: dict[str, Any]) -> None:
         await self._socket.send_json({"event": event, "data": data})

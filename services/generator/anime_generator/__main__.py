@@ -50,8 +50,8 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
         worker=lambda: desk.worker,
         last_fact=lambda: reporter.last_fact,
         batch_limit=registry.batch_limit(),
-        interval=settings.generator_heartbeat,
-        gap=settings.generator_heartbeat_gap,
+        interval=settings.heartbeat,
+        gap=settings.heartbeat_gap,
     )
     staging = Staging(Artifacts(settings.artifacts_url), settings.generator_staging_patience)
     engines = {key: spec.engine for key, spec in registry.models.items()}

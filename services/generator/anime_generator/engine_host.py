@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from anime_common.contracts.vocabulary import Phase
 from anime_generator import wire
-from anime_generator.child import UNUSABLE
+from anime_generator.hearing import Heard, Hearing
 from anime_generator.watchdog import Patience, Watchdog
 
 if TYPE_CHECKING:
@@ -54,14 +54,6 @@ class HostOptions:
     restart_delay: float = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A report about a run, with its blob."""
-
-    report: wire.Began | wire.Stepped | wire.Preview | wire.Painted | wire.Ended
-    blob: bytes = b""
-
-
 class EngineHost:
     """One engine process at a time.
 
@@ -79,7 +71,7 @@ class EngineHost:
         self._writer: asyncio.StreamWriter | None = None
         self._usable = asyncio.Event()
         self._closed = asyncio.Event()
-        self._run: _Run | None = None
+        self._run: Hearing | None = None
         self._runs = 0
         self._reason = ""
         self._preloading: set[str] = set()
@@ -143,7 +135,7 @@ class EngineHost:
         if self._run is not None:
             raise RuntimeError("a run is in hand already")
         self._runs += 1
-        run = _Run(self._runs, {job.attempt_id for job in jobs})
+        run = Hearing(self._runs, {job.attempt_id for job in jobs})
         self._run = run
         try:
             await self._hand_over(run, jobs)
@@ -152,7 +144,7 @@ class EngineHost:
         finally:
             self._run = None
 
-    async def _hand_over(self, run: _Run, jobs: tuple[OfferedJob, ...]) -> None:
+    async def _hand_over(self, run: Hearing, jobs: tuple[OfferedJob, ...]) -> None:
         """Give a run to the engine process; it ends at once when there is none for too long."""
         if not await self.wait_usable():
             run.lone = False  # the jobs are not to blame
@@ -196,7 +188,7 @@ class EngineHost:
             self._writer.close()
             status = await self._ended(self._process)
         problem = self._reason or _status_text(status)
-        if status == UNUSABLE:
+        if status == wire.UNUSABLE:
             raise EngineUnusable("the engine process cannot run this configuration: its log says why")
         if not self._closed.is_set():
             log.warning("engine_process_gone", status=status, reason=problem)
@@ -333,41 +325,6 @@ class EngineHost:
         """Orders are small and rare: the socket's buffer takes them. A broken line is noticed by the reader."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(wire.frame(message))
-
-
-class _Run:
-    """The reports of one run on their way to whoever ordered it; None is the last."""
-
-    def __init__(self, number: int, attempts: set[UUID]) -> None:
-        self.number = number
-        self.open = attempts
-        self.lone = len(attempts) == 1
-        self.sent = False
-        self.queue: asyncio.Queue[Heard | None] = asyncio.Queue()
-
-    def hear(self, heard: Heard) -> None:
-        if isinstance(heard.report, wire.Ended):
-            self.open.discard(heard.report.attempt_id)
-        self.queue.put_nowait(heard)
-
-    def finish(self) -> None:
-        if self.open:
-            self.fail("engine_error", "the engine process forgot attempts")
-        self.queue.put_nowait(None)
-
-    def fail(self, code: str, message: str) -> None:
-        for attempt_id in tuple(self.open):
-            ended = wire.Ended(
-                run=self.number,
-                attempt_id=attempt_id,
-                outcome="failed",
-                code=code,
-                message=message,
-                retryable=True,
-                lone=self.lone,
-            )
-            self.hear(Heard(ended))
-        self.queue.put_nowait(None)
 
 
 def _status_text(status: int) -> str:

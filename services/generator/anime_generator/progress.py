@@ -196,26 +196,26 @@ class Tracker:
 
 
 class Pacer:
-    """At most `limit` messages in any `window` seconds; `reserve` of them are kept for urgent ones."""
+    """At most `limit` messages in any `window` seconds: ordinary ones evenly spaced, `reserve` kept for urgent ones."""
 
     def __init__(self, limit: int = 10, window: float = 1.0, reserve: int = 3) -> None:
         self._limit = limit
         self._window = window
-        self._reserve = reserve
-        self._sent: deque[float] = deque()
+        self._room = limit - reserve
+        self._sent: deque[float] = deque(maxlen=limit)
 
     def admit(self, now: float, *, urgent: bool = False) -> bool:
         """Whether a message may go out now; if so it counts."""
-        while self._sent and now - self._sent[0] >= self._window:
-            self._sent.popleft()
-        if len(self._sent) >= self._limit - (0 if urgent else self._reserve):
+        if (self._full(now, self._limit) if urgent else self.wait(now)) > 0:
             return False
         self._sent.append(now)
         return True
 
     def wait(self, now: float) -> float:
         """Seconds until an ordinary message would be admitted."""
-        room = self._limit - self._reserve
-        if len(self._sent) < room:
-            return 0.0
-        return max(self._sent[len(self._sent) - room] + self._window - now, 0.0)
+        spacing = self._sent[-1] + self._window / self._room - now if self._sent else 0.0
+        return max(spacing, self._full(now, self._room), 0.0)
+
+    def _full(self, now: float, room: int) -> float:
+        """Seconds until fewer than `room` messages lie within the window."""
+        return self._sent[-room] + self._window - now if len(self._sent) >= room else 0.0

@@ -148,6 +148,8 @@ def load_registry(overlay: Path | None, engines: frozenset[str]) -> Registry:
         tables = _merge(tables, above)
     problems = [f"{key}: unknown key; default and models are allowed" for key in tables.keys() - {"default", "models"}]
     default = str(tables.get("default", ""))
+    if not isinstance(tables.get("models", {}), dict):
+        problems.append("models: must be tables of the form [models.<key>]")
     models: dict[str, ModelSpec] = {}
     for key, table in _model_tables(tables).items():
         spec, wrong = _spec(key, table, bases[key], default, engines)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from anime_common.bus import Bus
     from anime_generator.desk import Desk
-    from anime_generator.engine_host import EngineHost, Heard
+    from anime_generator.engine_host import EngineHost
+    from anime_generator.hearing import Heard
     from anime_generator.reporter import Spawn
 
 log = structlog.get_logger(__name__)

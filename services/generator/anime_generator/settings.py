@@ -34,8 +34,8 @@ class GeneratorSettings(ServiceSettings):
     cpu_threads: int | None = Field(
         None, ge=1, le=256, description="Threads of torch on the CPU; default: OMP_NUM_THREADS, else half of the cores."
     )
-    generator_heartbeat: float = Field(5.0, gt=0, le=10, description="Time between two heartbeats.")
-    generator_heartbeat_gap: float = Field(0.05, ge=0, le=1, description="Shortest time between two heartbeats.")
+    heartbeat: float = Field(5.0, gt=0, le=10, description="Time between two heartbeats.")
+    heartbeat_gap: float = Field(0.05, ge=0, le=1, description="Shortest time between two heartbeats.")
     generator_finish_grace: float = Field(5.0, ge=0, description="When stopping, how long a running attempt may go on.")
     generator_staging_patience: float = Field(
         300.0, gt=0, description="How long to try to store a picture before its attempt fails."

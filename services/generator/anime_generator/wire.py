@@ -21,6 +21,8 @@ from anime_generator.registry import ModelSpec
 HEADER = struct.Struct("!II")
 MAX_TEXT = 16 << 20
 MAX_BLOB = 512 << 20
+UNUSABLE = 78
+"""Exit status of the engine process when nothing of its configuration can be run (EX_CONFIG of sysexits.h)."""
 
 
 class WireError(Exception):

@@ -1,0 +1,79 @@
+"""The `anime` command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import structlog
+import typer
+
+from anime_cli import dead, demo, doctor, files, generate, jobs, projects, stack, system
+from anime_cli.errors import ExitStatus
+from anime_cli.settings import StackSettings
+from anime_common.settings import load
+
+EPILOG = (
+    "Exit status: 0 ok; 1 a job failed or the doctor found something; 2 invalid input; 3 nothing answers; 4 not found;"
+    " 5 conflict; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="anime",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - how typer calls it
+    if asked:
+        print(f"anime {version('tower-anime-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def anime(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Anime pictures from prompts, on your own machine."""
+    del show_version  # done by its callback
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@app.command()
+def up() -> None:
+    """Run the whole stack in the foreground until Ctrl-C. Settings are environment variables, see docs/cli.md."""
+    try:
+        status = asyncio.run(stack.up(load(StackSettings)))
+    except KeyboardInterrupt:
+        status = ExitStatus.INTERRUPTED
+    raise typer.Exit(status)
+
+
+app.command()(demo.demo)
+app.command()(generate.generate)
+app.command()(jobs.jobs)
+app.command()(jobs.watch)
+app.command()(jobs.cancel)
+app.command()(jobs.retry)
+app.add_typer(projects.app, name="projects")
+app.add_typer(files.app, name="files")
+app.command()(system.queue)
+app.command()(system.models)
+app.command()(system.generators)
+app.add_typer(dead.app, name="dead")
+app.command()(doctor.doctor)
+
+if __name__ == "__main__":
+    app()

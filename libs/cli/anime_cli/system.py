@@ -1,0 +1,101 @@
+"""`anime queue`, `models`, `generators`: the state of the whole."""
+
+from __future__ import annotations
+
+from anime_cli import render
+from anime_cli.api import connect
+from anime_cli.options import Json, Url, run, show_json
+from anime_common.contracts.generator import Heartbeat
+from anime_common.contracts.jobs import Catalogue, QueueState, Workers
+
+
+def queue(*, url: Url = None, as_json: Json = False) -> None:
+    """Show what waits, in the order in which it will run."""
+
+    async def work() -> QueueState:
+        async with connect(url) as api:
+            return await api.get("/queue", QueueState)
+
+    found = run(work(), as_json=as_json)
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            str(entry.position),
+            entry.code,
+            render.state(entry.state),
+            entry.priority.value,
+            entry.project,
+            f"≈ {render.seconds(entry.eta_seconds)}" if entry.eta_seconds is not None else "",
+            render.one_line(entry.message or ""),
+        )
+        for entry in found.entries
+    ]
+    render.table(("place", "job", "state", "priority", "project", "ends in", "message"), rows, "nothing waits")
+    if found.waiting > len(found.entries):
+        render.console().print(f"and {found.waiting - len(found.entries)} more")
+    counts = ", ".join(f"{count} {state.value}" for state, count in found.counts.items() if count)
+    render.console().print(f"{counts or 'no jobs'}; {found.workers} generators")
+
+
+def models(*, url: Url = None, as_json: Json = False) -> None:
+    """Show the models that generators can run, with their defaults."""
+
+    async def work() -> Catalogue:
+        async with connect(url) as api:
+            return await api.get("/models", Catalogue)
+
+    found = run(work(), as_json=as_json)
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            f"{entry.model.key} (default)" if entry.model.default else entry.model.key,
+            entry.model.engine,
+            f"{entry.model.width}x{entry.model.height}",
+            str(entry.model.steps),
+            f"{entry.model.guidance:g}",
+            entry.model.sampler.value,
+            ", ".join(entry.workers) or "none now",
+            "yes" if entry.resident else "",
+            entry.model.title,
+        )
+        for entry in found.items
+    ]
+    columns = ("model", "engine", "size", "steps", "guidance", "sampler", "generators", "loaded", "title")
+    render.table(columns, rows, "no generator has announced a model yet")
+
+
+def generators(*, url: Url = None, as_json: Json = False) -> None:
+    """Show the generators and what they do."""
+
+    async def work() -> Workers:
+        async with connect(url) as api:
+            return await api.get("/generators", Workers)
+
+    found = run(work(), as_json=as_json)
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            each.worker,
+            each.status,
+            f"{each.heartbeat.device.kind}: {each.heartbeat.device.name}",
+            f"{render.size(each.heartbeat.device.memory_free)} of {render.size(each.heartbeat.device.memory_total)}",
+            ", ".join(each.heartbeat.resident) or "none",
+            _work(each.heartbeat),
+            render.ago(each.last_seen),
+        )
+        for each in found.items
+    ]
+    render.table(("generator", "status", "device", "memory free", "loaded", "works on", "seen"), rows, "no generators")
+
+
+def _work(heartbeat: Heartbeat) -> str:
+    running = [held for held in heartbeat.attempts if held.started and not held.ended]
+    waiting = len(heartbeat.attempts) - len(running)
+    said = [f"{held.phase.value} {held.percent:.0f} %" for held in running]
+    return ", ".join(said + ([f"{waiting} offered"] if waiting else [])) or "nothing"

@@ -1,0 +1,217 @@
+"""How checkpoints become pipelines: families, precision, and what is refused. Random weights, never a download."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anime_common.contracts.generator import OfferedJob
+from anime_common.contracts.vocabulary import Phase, Sampler
+from anime_generator.device import Cpu
+from anime_generator.engines import open_engine
+from anime_generator.engines.protocol import Engine, EngineError, EngineOptions
+from anime_generator.registry import ModelSpec
+from tests.generator.builders import Told, offered, sprite_spec
+
+pytestmark = [
+    pytest.mark.slow,
+    # diffusers converts tensors to arrays in a way that numpy 2 deprecates; nothing of ours does.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+
+SPRITE = sprite_spec()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    found = open_engine("diffusers", Cpu("here"), EngineOptions(embedding_cache=200_000))
+    yield found
+    found.unload("model")
+
+
+def spec_of(source: Path | None, **changes: Any) -> ModelSpec:
+    return SPRITE.model_copy(update={"key": "model", "source": source, "samplers": ()} | changes)
+
+
+def copy_of_sprite(folder: Path) -> Path:
+    assert SPRITE.source is not None
+    return Path(shutil.copytree(SPRITE.source, folder / "sprite"))
+
+
+def edit_index(folder: Path, **changes: Any) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def job(**changes: Any) -> OfferedJob:
+    known: dict[str, Any] = {"model": "model", "width": 128, "height": 128, "steps": 3}
+    return offered(**known | changes)
+
+
+def refusal(engine: Engine, spec: ModelSpec) -> str:
+    with pytest.raises(EngineError) as caught:
+        engine.load(spec)
+    assert (caught.value.code, caught.value.retryable) == ("model_unusable", False)
+    return caught.value.message
+
+
+def test_an_sdxl_folder_draws_with_pooled_embeddings(engine: Engine, tmp_path: Path) -> None:
+    from tests.generator.checkpoints import tiny_sdxl
+
+    spec = spec_of(tiny_sdxl(tmp_path / "sdxl"), family="sdxl")
+    engine.load(spec, warm_up=True)
+    told = Told()
+    jobs = [job(width=64, height=64, seed=1), job(width=64, height=64, seed=2, prompt="1boy")]
+    engine.generate(spec, jobs, told, told)
+    assert [drawn.image.size for drawn in told.drawn] == [(64, 64), (64, 64)]
+    assert told.phases == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
+
+
+def test_a_single_file_draws_exactly_as_its_folder_does(engine: Engine, tmp_path: Path) -> None:
+    from tests.generator.checkpoints import single_file, tiny_sd
+
+    folder = tiny_sd(tmp_path / "sd")
+    file = single_file(folder, tmp_path / "model.safetensors")
+    pictures = []
+    for spec in (spec_of(folder), spec_of(file, config=folder)):
+        engine.load(spec)
+        told = Told()
+        engine.generate(spec, [job(width=64, height=64, sampler=Sampler.EULER)], told, told)
+        pictures.append(np.asarray(told.drawn[0].image))
+        engine.unload("model")
+    assert pictures[0].std() > 1
+    assert np.array_equal(pictures[0], pictures[1])
+
+
+def test_half_precision_draws_nearly_the_same(engine: Engine) -> None:
+    pictures = []
+    for precision in ("float32", "bfloat16"):
+        spec = spec_of(SPRITE.source, precision=precision)
+        engine.load(spec)
+        told = Told()
+        engine.generate(spec, [job(width=64, height=64)], told, told)
+        pictures.append(np.asarray(told.drawn[0].image, dtype=float))
+        engine.unload("model")
+    assert np.abs(pictures[0] - pictures[1]).mean() < 16
+
+
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_every_sampler_draws_what_was_asked(engine: Engine, sampler: Sampler) -> None:
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    told = Told()
+    engine.generate(spec, [job(steps=8, sampler=sampler, prompt="1girl, blue hair, red background")], told, told)
+    red, _, blue = np.asarray(told.drawn[0].image, dtype=float)[20:60, 40:90].mean(axis=(0, 1))
+    assert blue > red  # the hair
+
+
+def test_guidance_of_one_needs_no_negative_prompt(engine: Engine) -> None:
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    plain, other = Told(), Told()
+    engine.generate(spec, [job(guidance=1.0, negative_prompt="1girl")], plain, plain)
+    engine.generate(spec, [job(guidance=1.0, negative_prompt="")], other, other)
+    assert np.array_equal(np.asarray(plain.drawn[0].image), np.asarray(other.drawn[0].image))
+
+
+def test_a_prompt_beyond_the_window_is_cut_and_said_to_be(engine: Engine) -> None:
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    told = Told()
+    engine.generate(spec, [job(prompt=", ".join(["blue hair"] * 60), count=2)], told, told)
+    (warned,) = told.warnings
+    assert "lost its last" in warned.text
+    assert len(told.drawn) == 2
+
+
+def test_a_model_that_leaves_its_precision_fails_clearly(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    monkeypatch.setattr("torch.isfinite", lambda latent: latent != latent)  # noqa: PLR0124 - all false
+    with pytest.raises(EngineError, match=r"models\.model\.precision") as caught:
+        engine.generate(spec, [job()], Told(), Told())
+    assert (caught.value.code, caught.value.retryable) == ("not_a_number", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "poisoned"),
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "out_of_memory", False),
+        ("CUDA error: an illegal memory access was encountered", "device_error", True),
+        ("the sizes of tensors must match", "engine_error", False),
+    ],
+)
+def test_errors_of_torch_become_ours(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, text: str, code: str, poisoned: bool
+) -> None:
+    from anime_generator.engines import diffusers
+
+    def broken(*_: object) -> None:
+        raise RuntimeError(text)
+
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    monkeypatch.setattr(diffusers, "build_sampler", broken)
+    with pytest.raises(EngineError, match="drawing with model") as caught:
+        engine.generate(spec, [job()], Told(), Told())
+    assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == (code, True, poisoned)
+
+
+class TestRefused:
+    def test_pickled_weights(self, engine: Engine, tmp_path: Path) -> None:
+        folder = copy_of_sprite(tmp_path)
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
+            folder / "unet" / "diffusion_pytorch_model.bin"
+        )
+        assert "safetensors" in refusal(engine, spec_of(folder))
+
+    def test_code_that_lies_beside_the_weights(self, engine: Engine, tmp_path: Path) -> None:
+        folder = copy_of_sprite(tmp_path)
+        edit_index(folder, unet=["my_unet", "MyUNet"])
+        assert "would run code that came with the checkpoint" in refusal(engine, spec_of(folder))
+
+    def test_another_family_than_the_registry_says(self, engine: Engine, tmp_path: Path) -> None:
+        assert "is not of family 'sdxl'" in refusal(engine, spec_of(copy_of_sprite(tmp_path), family="sdxl"))
+
+    def test_a_family_we_do_not_know(self, engine: Engine, tmp_path: Path) -> None:
+        folder = copy_of_sprite(tmp_path)
+        edit_index(folder, _class_name="FluxPipeline")
+        assert "FluxPipeline is not of family" in refusal(engine, spec_of(folder))
+
+    def test_a_folder_without_an_index(self, engine: Engine, tmp_path: Path) -> None:
+        assert "model_index.json cannot be read" in refusal(engine, spec_of(tmp_path))
+
+    def test_a_single_file_without_its_configuration(self, engine: Engine, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").touch()
+        assert "models.model.config is missing" in refusal(engine, spec_of(tmp_path / "model.safetensors"))
+
+    def test_a_torn_file(self, engine: Engine, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").write_bytes(b"torn")
+        assert "cannot be loaded" in refusal(engine, spec_of(tmp_path / "model.safetensors", config=SPRITE.source))
+
+
+def test_embeddings_are_remembered_within_their_bytes() -> None:
+    import torch
+
+    from anime_generator.engines.embeddings import Embedding, EmbeddingCache
+
+    def embedding(numbers: int) -> Embedding:
+        return Embedding(torch.zeros(1, numbers, 1), None, 0)
+
+    cache = EmbeddingCache(100)
+    cache.put("a", "one", embedding(10))
+    cache.put("a", "two", embedding(10))
+    assert cache.get("a", "one") is not None  # the most recent now
+    cache.put("b", "three", embedding(10))
+    assert cache.get("a", "two") is None
+    assert (cache.get("a", "one"), cache.size) != (None, 0)
+    cache.put("b", "huge", embedding(50))
+    assert cache.get("b", "huge") is None
+    cache.forget("a")
+    assert (cache.get("a", "one"), cache.size) == (None, 40)
