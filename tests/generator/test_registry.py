@@ -70,6 +70,7 @@ def test_a_model_can_be_hidden(tmp_path: Path) -> None:
 
 def test_every_mistake_is_told_at_once_by_its_key(tmp_path: Path) -> None:
     text = """
+    default = "three"
     speed = 3
     [models.one]
     engine = "warp"
@@ -88,6 +89,7 @@ def test_every_mistake_is_told_at_once_by_its_key(tmp_path: Path) -> None:
     assert any(line.startswith("models.one.precisoin: ") for line in found)
     assert any(line.startswith("models.one.defaults.width: ") for line in found)
     assert "models.two.engine: there is no engine 'warp'; known: diffusers, noop" in found
+    assert "default: there is no enabled model 'three'; known: one, sprite, two" in found
     assert "models.two.source: /nowhere does not exist" in found
 
 

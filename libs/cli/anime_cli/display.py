@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -14,20 +15,17 @@ from anime_cli.options import show_json
 from anime_cli.settings import ClientSettings
 from anime_cli.watching import Follower
 from anime_common.contracts.jobs import JobView
-from anime_common.contracts.vocabulary import JobState
+from anime_common.contracts.vocabulary import JobState, Phase
 from anime_common.settings import load
 
 
 async def watch(api: Api, job: str, *, as_json: bool, promised: bool = False) -> JobView:
     """Follow a job to its end and show it; raises CliError when it does not end well. Ctrl-C leaves it running."""
     follower = Follower(api, job, promised=promised)
+    show = _as_json if as_json else _as_bar if render.console().is_terminal else _as_lines
     try:
-        if as_json:
-            view = await _as_json(follower.views())
-        elif render.console().is_terminal:
-            view = await _as_bar(follower.views())
-        else:
-            view = await _as_lines(follower.views())
+        async with aclosing(follower.views()) as views:
+            view = await show(views)
     except asyncio.CancelledError:
         name = follower.view.code if follower.view else job
         render.error_console().print(
@@ -104,17 +102,19 @@ def raise_unless_completed(view: JobView) -> None:
     if view.state is JobState.COMPLETED:
         return
     reason = view.error.message if view.error else view.message or "no reason was given"
-    lines = [f"job {view.code} {view.state.value}: {reason}"]
-    if view.state is JobState.FAILED and view.error is not None:
-        again = "trying again may help" if view.error.retryable else "the same job would fail again"
-        lines.append(f"{again}: `anime retry {view.code}`" if view.error.retryable else again)
+    if view.state is JobState.CANCELLED:
+        lines = [f"job {view.code} was cancelled; `anime retry {view.code}` runs it again"]
+    else:
+        lines = [f"job {view.code} failed: {reason}"]
+    if view.error is not None and view.error.retryable:
+        lines.append(f"trying again may help: `anime retry {view.code}`")
     problem = {"code": view.error.code if view.error else view.state.value, "detail": reason, "job_id": str(view.id)}
     raise CliError(ExitStatus.FAILED, *lines, problem=problem)
 
 
 def summary(view: JobView) -> None:
     """How long each phase of a completed job took."""
-    rows = [(phase.value, render.seconds(value)) for phase, value in view.timings.items()]
+    rows = [(phase.value, render.seconds(view.timings[phase])) for phase in Phase if phase in view.timings]
     if view.started_at is not None:
         rows.insert(0, ("waiting", render.seconds((view.started_at - view.created_at).total_seconds())))
     if view.ended_at is not None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import typer
 from rich.text import Text
 
-from anime_cli import checks, render
+from anime_cli import local_checks, remote_checks, render
 from anime_cli.errors import ExitStatus
+from anime_cli.findings import Finding, Patient, Verdict, patient
 from anime_cli.options import Json, Url, run, show_json
 from anime_cli.settings import ClientSettings, StackSettings
 from anime_common.settings import load
 
-STYLES = {checks.Verdict.OK: "green", checks.Verdict.NOTE: "yellow", checks.Verdict.WRONG: "red"}
+STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "red"}
 
 
 def doctor(*, url: Url = None, as_json: Json = False) -> None:
     """Look at everything and say what is wrong and how to mend it; exit status 1 when something is."""
-    who = checks.patient(load(StackSettings), load(ClientSettings), url)
+    who = patient(load(StackSettings), load(ClientSettings), url)
     found = run(_examined(who, show=not as_json), as_json=as_json)
-    bad = [finding for finding in found if finding.verdict is checks.Verdict.WRONG]
+    bad = [finding for finding in found if finding.verdict is Verdict.WRONG]
     if as_json:
         show_json(
             {
@@ -35,20 +36,23 @@ def doctor(*, url: Url = None, as_json: Json = False) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-async def _examined(who: checks.Patient, *, show: bool) -> list[checks.Finding]:
-    found = []
-    async for finding in checks.examine(who):
+async def _examined(who: Patient, *, show: bool) -> list[Finding]:
+    found = list(local_checks.all_of(who))
+    if show:
+        for finding in found:
+            _say(finding)
+    async for finding in remote_checks.all_of(who):
         found.append(finding)
         if show:
             _say(finding)
     return found
 
 
-def _say(finding: checks.Finding) -> None:
+def _say(finding: Finding) -> None:
     line = Text()
     line.append(f"{finding.verdict.value:<6}", style=STYLES[finding.verdict])
     line.append(f"{finding.about}: ", style="bold")
     line.append(finding.detail)
     render.console().print(line, soft_wrap=True)
-    if finding.mend is not None and finding.verdict is not checks.Verdict.OK:
+    if finding.mend is not None and finding.verdict is not Verdict.OK:
         render.console().print(f"      → {finding.mend}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
@@ -32,6 +33,10 @@ def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
     except CliError as error:
         report(error, as_json=as_json)
         raise typer.Exit(error.status) from error
+    except BrokenPipeError as error:
+        # Whoever read our output has enough; at exit Python would complain once more about what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitStatus.FAILED) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(ExitStatus.INTERRUPTED) from error
 

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from anime_cli import render
-from anime_cli.api import connect, read, segment
+from anime_cli.api import Problem, connect, read, segment
+from anime_cli.errors import CliError, ExitStatus
 from anime_cli.options import Json, Limit, Url, Yes, confirm, run, show_json
 from anime_common.contracts.jobs import DeletedProject, Project, ProjectPage, ProjectState
 
@@ -107,7 +108,13 @@ def delete(
             confirm(f"delete the project {project!r} and all its ended jobs?", yes=yes)
         async with connect(url) as api:
             flags = {"force": force, "archive": archive}
-            answer = await api.send("DELETE", f"/projects/{segment('project', project)}", params=flags)
+            try:
+                answer = await api.send("DELETE", f"/projects/{segment('project', project)}", params=flags)
+            except Problem as error:
+                if error.status is ExitStatus.CONFLICT and not (force or archive):
+                    text = f"the project {project!r} has jobs: say --archive, or --force to delete them too"
+                    raise CliError(error.status, text, problem=error.problem) from error
+                raise
             return read(answer, DeletedProject)
 
     found = run(work(), as_json=as_json)

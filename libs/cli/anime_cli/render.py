@@ -14,6 +14,10 @@ from rich.text import Text
 from anime_common.contracts.jobs import JobView
 from anime_common.contracts.vocabulary import JobState
 
+WIDE = 240
+FLEXIBLE = frozenset({"prompt", "description", "message", "reason", "title", "device", "works on", "progress"})
+"""Columns that give way when the terminal is narrow; ids and names never do."""
+
 STYLES = {
     JobState.PREPARING: "cyan",
     JobState.QUEUED: "yellow",
@@ -27,8 +31,9 @@ STYLES = {
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """A console without markup, on stdout unless told otherwise."""
-    return Console(file=stream or sys.stdout, markup=False, highlight=False, soft_wrap=False)
+    """A console without markup, on stdout unless told otherwise; what is no terminal gets wide lines."""
+    target = stream or sys.stdout
+    return Console(file=target, markup=False, highlight=False, width=None if target.isatty() else WIDE)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], empty: str) -> None:
@@ -38,10 +43,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], empty: s
         console().print(empty)
         return
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for name in columns:
-        made.add_column(
-            name, overflow="fold" if name in {"id", "key", "path"} else "ellipsis", no_wrap=name != "prompt"
-        )
+    for number, name in enumerate(columns):
+        if name in FLEXIBLE:
+            made.add_column(name, overflow="fold")
+        else:
+            made.add_column(name, no_wrap=True, min_width=max(len(str(row[number])) for row in found))
     for row in found:
         made.add_row(*row)
     console().print(made)
@@ -49,7 +55,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], empty: s
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one a line; empty values are left out."""
-    known = [(name, value) for name, value in pairs if value not in {None, ""}]
+    known = [(name, value) for name, value in pairs if value is not None and value != ""]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -70,11 +76,11 @@ def one_line(text: str, length: int = 60) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration, for people: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    """A duration, for people: 0.04 s, 1.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if value is None:
         return ""
     if value < 10:
-        return f"{value:.1f} s"
+        return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
     whole = round(value)
     if whole < 60:
         return f"{whole} s"

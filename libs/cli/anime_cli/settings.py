@@ -77,6 +77,7 @@ class ClientSettings(BaseSettings):
     url: str | None = Field(None, description="The gateway, for a stack on another machine.")
     token: str | None = Field(None, description="Token for a gateway that wants one.")
     gateway_port: int = Field(8328, ge=0, le=65535, description="Its port on this machine when no stack is found.")
+    models: Path | None = Field(None, description="The generator's registry of models, which the doctor looks at.")
 
     def gateway_url(self) -> str:
         """Base URL of the gateway, without a slash at the end."""

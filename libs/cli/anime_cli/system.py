@@ -54,17 +54,14 @@ def models(*, url: Url = None, as_json: Json = False) -> None:
         (
             f"{entry.model.key} (default)" if entry.model.default else entry.model.key,
             entry.model.engine,
-            f"{entry.model.width}x{entry.model.height}",
-            str(entry.model.steps),
-            f"{entry.model.guidance:g}",
-            entry.model.sampler.value,
+            f"{entry.model.width}x{entry.model.height}, {entry.model.steps} steps",
             ", ".join(entry.workers) or "none now",
             "yes" if entry.resident else "",
             entry.model.title,
         )
         for entry in found.items
     ]
-    columns = ("model", "engine", "size", "steps", "guidance", "sampler", "generators", "loaded", "title")
+    columns = ("model", "engine", "defaults", "generators", "loaded", "title")
     render.table(columns, rows, "no generator has announced a model yet")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import httpx
@@ -53,13 +54,14 @@ class Follower:
     _pause: float = FIRST_PAUSE
     _heard: float = field(default_factory=time.monotonic)
 
-    async def views(self) -> AsyncIterator[JobView]:
+    async def views(self) -> AsyncGenerator[JobView, None]:
         """The job after every change, the last one ended; raises CliError."""
         while self.view is None or not self.view.state.ended:
             try:
                 if self._streams_failed < STREAM_TRIES:
-                    async for view in self._stream():
-                        yield view
+                    async with aclosing(self._stream()) as views:
+                        async for view in views:
+                            yield view
                 else:
                     yield await self._polled()
                     await asyncio.sleep(POLL)
@@ -70,7 +72,7 @@ class Follower:
                 self._streams_failed += 1
                 await self._wait_out(error)
 
-    async def _stream(self) -> AsyncIterator[JobView]:
+    async def _stream(self) -> AsyncGenerator[JobView, None]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
         timeout = httpx.Timeout(10.0, read=SILENCE)
         path = f"{BASE}/jobs/{self.job}/events"

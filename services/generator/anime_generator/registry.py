@@ -151,13 +151,15 @@ def load_registry(overlay: Path | None, engines: frozenset[str]) -> Registry:
     if not isinstance(tables.get("models", {}), dict):
         problems.append("models: must be tables of the form [models.<key>]")
     models: dict[str, ModelSpec] = {}
+    named: set[str] = set()
     for key, table in _model_tables(tables).items():
         spec, wrong = _spec(key, table, bases[key], default, engines)
         problems += wrong
         if spec is not None:
             models[key] = spec
-    if not problems:
-        problems = _cross_check(models, default)
+        if spec is not None or wrong:
+            named.add(key)
+    problems += _cross_check(models, named, default)
     if problems:
         raise RegistryError([f"{overlay or SHIPPED}: {problem}" for problem in problems])
     return Registry(models, default)
@@ -247,12 +249,13 @@ def _path(value: str | None, base: Path, where: str, problems: list[str]) -> Pat
     return path.absolute()
 
 
-def _cross_check(models: dict[str, ModelSpec], default: str) -> list[str]:
+def _cross_check(models: dict[str, ModelSpec], named: set[str], default: str) -> list[str]:
+    """Mistakes between tables; `named` are the enabled models, those with mistakes of their own included."""
     problems = [
         f"models.{spec.key}.fallback: there is no model {spec.fallback!r}"
         for spec in models.values()
-        if spec.fallback is not None and spec.fallback not in models
+        if spec.fallback is not None and spec.fallback not in named
     ]
-    if default not in models:
-        problems.append(f"default: there is no enabled model {default!r}; known: {', '.join(sorted(models)) or 'none'}")
+    if default not in named:
+        problems.append(f"default: there is no enabled model {default!r}; known: {', '.join(sorted(named)) or 'none'}")
     return problems

@@ -1,0 +1,153 @@
+"""The usual mistakes of people: the exact field is named, over HTTP as problem details and in the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anime_common.messages import uuid7
+from tests.e2e.conftest import Product
+
+pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="session")]
+
+ANIME = str(Path(sys.executable).with_name("anime"))
+
+REQUESTS: list[tuple[str, Any, int, str]] = [
+    ("no prompt", {}, 422, "prompt"),
+    ("blank prompt", {"prompt": "  "}, 422, "prompt"),
+    ("prompt of another type", {"prompt": 7}, 422, "prompt"),
+    ("too long a prompt", {"prompt": "x" * 4001}, 422, "prompt"),
+    ("a control character", {"prompt": "a\u0000b"}, 422, "prompt"),
+    ("an unknown field", {"prompt": "x", "stepps": 3}, 422, "stepps"),
+    ("a number as text", {"prompt": "x", "steps": "3"}, 422, "steps"),
+    ("a truth value as number", {"prompt": "x", "count": True}, 422, "count"),
+    ("no steps", {"prompt": "x", "steps": 0}, 422, "steps"),
+    ("too many steps", {"prompt": "x", "steps": 151}, 422, "steps"),
+    ("too many pictures", {"prompt": "x", "count": 17}, 422, "count"),
+    ("a negative seed", {"prompt": "x", "seed": -1}, 422, "seed"),
+    ("too large a seed", {"prompt": "x", "seed": 2**32}, 422, "seed"),
+    ("guidance out of range", {"prompt": "x", "guidance": 31}, 422, "guidance"),
+    ("too small a side", {"prompt": "x", "width": 16}, 422, "width"),
+    ("a side the model cannot draw", {"prompt": "x", "width": 70}, 422, "width"),
+    ("a side beyond the model", {"prompt": "x", "height": 1024}, 422, "height"),
+    ("an unknown sampler", {"prompt": "x", "sampler": "magic"}, 422, "sampler"),
+    ("an unknown priority", {"prompt": "x", "priority": "urgent"}, 422, "priority"),
+    ("a time without an offset", {"prompt": "x", "not_before": "2030-01-01T00:00:00"}, 422, "not_before"),
+    ("an unknown project", {"prompt": "x", "project": "nowhere"}, 422, "project"),
+    ("a path as project", {"prompt": "x", "project": "../../etc"}, 422, "project"),
+    ("an unknown model", {"prompt": "x", "model": "unknown"}, 422, "model"),
+]
+
+
+@pytest.mark.parametrize(("what", "body", "status", "field"), REQUESTS, ids=[case[0] for case in REQUESTS])
+async def test_a_bad_request_names_its_field(noop: Product, what: str, body: Any, status: int, field: str) -> None:
+    answer = await noop.http.post("/jobs", json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["field"], problem["status"]) == (field, status)
+    assert problem["code"]
+    assert problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", f"/jobs/{uuid7()}", None, 404),
+        ("GET", "/jobs/nocode00", None, 404),
+        ("POST", "/jobs/nocode00/cancel", None, 404),
+        ("POST", "/jobs/nocode00/retry", None, 404),
+        ("PATCH", "/jobs/nocode00", {"paused": True}, 404),
+        ("GET", "/projects/nowhere", None, 404),
+        ("DELETE", "/projects/nowhere", None, 404),
+        ("DELETE", "/projects/default", None, 409),
+        ("POST", "/projects", {"name": ""}, 422),
+        ("POST", "/projects", {"name": "x", "slug": "../up"}, 422),
+        ("GET", f"/files/{uuid7()}", None, 404),
+        ("GET", f"/files/{uuid7()}/content", None, 404),
+        ("GET", "/jobs?limit=0", None, 422),
+        ("GET", "/jobs?cursor=nonsense", None, 422),
+        ("GET", "/nothing", None, 404),
+        ("PUT", "/jobs", {}, 405),
+    ],
+)
+async def test_what_is_not_there_or_cannot_be(noop: Product, method: str, path: str, body: Any, status: int) -> None:
+    answer = await noop.http.request(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+
+
+async def test_a_completed_job_cannot_be_cancelled_or_retried(noop: Product) -> None:
+    job = await noop.submit("done soon")
+    await noop.until(job["id"], "completed")
+    for verb in ("cancel", "retry"):
+        answer = await noop.http.post(f"/jobs/{job['id']}/{verb}")
+        assert answer.status_code == 409, answer.text
+        assert "completed" in answer.json()["detail"]
+
+
+async def anime(noop: Product, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line against the stack."""
+    command = [ANIME, *arguments, "--url", noop.stack.url]
+    return await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["generate", "x", "--project", "nowhere"], 2, "project"),
+        (["generate", "x", "--width", "70"], 2, "width"),
+        (["generate", "x", "--model", "unknown"], 2, "model"),
+        (["generate", "   "], 2, "prompt"),
+        (["jobs", "nocode00"], 4, "nocode00"),
+        (["cancel", "nocode00"], 4, "nocode00"),
+        (["watch", "nocode00"], 4, "nocode00"),
+        (["projects", "show", "nowhere"], 4, "nowhere"),
+    ],
+)
+async def test_the_command_line_says_what_is_wrong(noop: Product, arguments: list[str], status: int, told: str) -> None:
+    run = await anime(noop, *arguments)
+    assert run.returncode == status, run.stdout + run.stderr
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+async def test_the_command_line_runs_a_job_to_its_end(noop: Product) -> None:
+    made = await anime(noop, "projects", "create", "From the shell", "--json")
+    assert made.returncode == 0, made.stderr
+    slug = json.loads(made.stdout)["slug"]
+    run = await anime(noop, "generate", "noop: step_ms=5", "--project", slug, "--count", "2", "--watch", "--json")
+    assert run.returncode == 0, run.stderr
+    code = json.loads(run.stdout.strip().splitlines()[-1])["code"]
+    shown = await anime(noop, "jobs", code, "--json")
+    found = json.loads(shown.stdout)
+    assert (found["state"], found["project"], len(found["outputs"])) == ("completed", slug, 2)
+    human = await anime(noop, "jobs")
+    assert code in human.stdout
+    failing = await anime(noop, "generate", "noop: fail=permanent", "--watch")
+    assert failing.returncode == 1
+    assert (await anime(noop, "queue")).returncode == 0
+    assert (await anime(noop, "generators")).returncode == 0
+    assert (await anime(noop, "models")).returncode == 0
+
+
+async def test_nobody_there_is_said_so(noop: Product) -> None:
+    run = await asyncio.to_thread(
+        subprocess.run,
+        [ANIME, "jobs", "--url", "http://127.0.0.1:9"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 3, run.stderr
+    assert "http://127.0.0.1:9" in run.stderr
