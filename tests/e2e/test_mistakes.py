@@ -127,7 +127,7 @@ async def test_the_command_line_runs_a_job_to_its_end(noop: Product) -> None:
     slug = json.loads(made.stdout)["slug"]
     run = await anime(noop, "generate", "noop: step_ms=5", "--project", slug, "--count", "2", "--watch", "--json")
     assert run.returncode == 0, run.stderr
-    code = json.loads(run.stdout.strip().splitlines()[-1])["code"]
+    code = json.loads(run.stdout.strip().splitlines()[-1])["job"]["code"]
     shown = await anime(noop, "jobs", code, "--json")
     found = json.loads(shown.stdout)
     assert (found["state"], found["project"], len(found["outputs"])) == ("completed", slug, 2)

@@ -44,6 +44,11 @@ async def test_a_name_that_is_not_ours_is_refused(client: httpx.AsyncClient, hos
     check(await client.get("/", headers={"Host": host}), 421, "wrong_host", "Host")
 
 
+async def test_two_hosts_are_no_host(client: httpx.AsyncClient) -> None:
+    response = await client.get("/", headers=[("Host", "localhost"), ("Host", "evil.example")])
+    check(response, 421, "wrong_host", "Host")
+
+
 @pytest.mark.parametrize("host", ["localhost", "localhost:8328", "127.0.0.1:1", "[::1]:8328", "LOCALHOST:8328"])
 async def test_loopback_names_with_any_port_are_ours(client: httpx.AsyncClient, host: str) -> None:
     assert (await client.get("/", headers={"Host": host})).status_code == 200
@@ -203,6 +208,19 @@ async def test_unknown_addresses_and_methods(client: httpx.AsyncClient) -> None:
     check(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "GET, POST"
     assert (await client.put("/docs")).headers["allow"] == "GET, HEAD"
+
+
+async def test_a_bug_tells_nothing_but_that_there_is_one() -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the password is hunter2")
+
+    app = create_app()
+    app.state.gateway = SimpleNamespace(settings=GatewaySettings(), ask=broken)
+    transport = httpx.ASGITransport(app=Doors(app, LIMIT), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        response = await client.get("/api/anime/queue")
+    check(response, 500, "internal")
+    assert "hunter2" not in response.text
 
 
 async def test_every_response_is_protected(client: httpx.AsyncClient) -> None:

@@ -78,6 +78,15 @@ async def test_any_amount_of_progress_of_few_jobs_does_not_make_a_client_stuck(b
     assert box.closed is None
 
 
+async def test_a_slow_client_gets_what_waits_in_small_batches() -> None:
+    box, frames = Mailbox(None, limit=1000), [event(uuid7(), serial) for serial in range(200)]
+    for frame in frames:
+        box.put(frame)
+    taken = [await box.take(1.0) for _ in range(4)]
+    assert [frame for batch in taken for frame in batch] == frames
+    assert max(map(len, taken)) == 64
+
+
 async def test_taking_waits_for_the_next_frame(box: Mailbox) -> None:
     taking = asyncio.create_task(box.take(5.0))
     await asyncio.sleep(0)

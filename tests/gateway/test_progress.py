@@ -98,16 +98,16 @@ class TestAttempts:
         attempts = Attempts()
         attempts.see(job(JobState.DISPATCHED))
         attempts.tell(told(1, phase="loading"))
-        known = attempts.see(job(JobState.RUNNING, version=2))
-        assert progress.of_job(known.job, known.told).phase is Phase.LOADING
+        running = job(JobState.RUNNING, version=2)
+        attempts.see(running)
+        assert attempts.compose(running).progress.phase is Phase.LOADING
 
     def test_a_job_that_failed_keeps_how_far_it_was_in_events_and_answers(self) -> None:
         attempts = Attempts()
         attempts.see(job(JobState.RUNNING))
         attempts.tell(told(57))
         failed = job(JobState.FAILED, version=2)
-        known = attempts.see(failed)
-        assert progress.of_job(failed, known.told).percent == 57
+        attempts.see(failed)
         assert attempts.view(failed).progress.percent == 57
         assert attempts.compose(failed).progress.percent == 57
         assert len(attempts) == 0

@@ -120,10 +120,10 @@ def models(owners: Path | None) -> Iterator[Finding]:
         yield note("models", "the generator is not installed here")
         return
     package = Path(spec.origin).parent
-    sources = _sources(package / "models.toml")
+    sources = _sources(package / "models.toml", package / "models")
     if owners is not None:
         try:
-            sources |= _sources(owners)
+            sources |= _sources(owners, package / "models")
         except (OSError, tomllib.TOMLDecodeError) as error:
             yield wrong("models", f"{owners} cannot be read: {error}", "mend the file, or ANIME_MODELS")
     for name, path in sources.items():
@@ -136,7 +136,7 @@ def models(owners: Path | None) -> Iterator[Finding]:
             yield wrong("models", f"{name}: there is no model at {path}", mend)
 
 
-def _sources(registry: Path) -> dict[str, Path | None]:
+def _sources(registry: Path, built_in: Path) -> dict[str, Path | None]:
     """Where the files of each model of a registry lie; None for one that needs none or is switched off."""
     found: dict[str, Path | None] = {}
     for name, table in tomllib.loads(registry.read_text(encoding="utf-8")).get("models", {}).items():
@@ -144,7 +144,7 @@ def _sources(registry: Path) -> dict[str, Path | None]:
         if not isinstance(source, str):
             found[name] = None
         elif source.startswith("builtin:"):
-            found[name] = registry.parent / "models" / source.removeprefix("builtin:")
+            found[name] = built_in / source.removeprefix("builtin:")
         else:
             found[name] = registry.parent / Path(source).expanduser()
     return found

@@ -33,7 +33,7 @@ STYLES = {
 def console(stream: TextIO | None = None) -> Console:
     """A console without markup, on stdout unless told otherwise; what is no terminal gets wide lines."""
     target = stream or sys.stdout
-    return Console(file=target, markup=False, highlight=False, width=None if target.isatty() else WIDE)
+    return Console(file=target, markup=False, emoji=False, highlight=False, width=None if target.isatty() else WIDE)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], empty: str) -> None:

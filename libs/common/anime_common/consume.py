@@ -8,7 +8,6 @@ or that cannot be decoded, is stored as a dead letter and then terminated.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from anime_common import metrics
+from anime_common.clock import happens
 from anime_common.messages import Envelope, Message, Undecodable, decode, read_envelope
 from anime_common.outcomes import Poison, Unavailable
 
@@ -98,8 +98,7 @@ class Loop:
         if self._pause == 0.0:
             log.warning("consumer_waits", consumer=self.consumer.name, error=str(error))
         self._pause = min(max(self._pause * 2, 0.05), MAX_PAUSE)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stop.wait(), self._pause)
+        await happens(self.stop, within=self._pause)
 
     async def _take(self, pulled: Sequence[Pulled]) -> None:
         batch: list[Delivery] = []

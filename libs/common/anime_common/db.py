@@ -5,6 +5,7 @@ One database, one schema and one role a service; no role sees another's schema. 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,6 +118,16 @@ async def connect(
     )
     await _init(connection)
     return connection
+
+
+async def close(pool: Pool, *, grace: float = 3.0) -> None:
+    """Close a pool, giving connections in use `grace` seconds; then they are cut."""
+    try:
+        async with asyncio.timeout(grace):
+            await pool.close()
+    except TimeoutError:
+        log.warning("database_pool_cut", grace=grace)
+        pool.terminate()
 
 
 def _session(schema: str, application_name: str) -> dict[str, str]:

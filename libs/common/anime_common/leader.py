@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from anime_common import db, metrics
+from anime_common.clock import happens
 from anime_common.outcomes import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -53,16 +54,14 @@ class Leader:
             finally:
                 self.leading = False
                 metrics.LEADING.labels(lock=self.name).set(0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), self.retry)
+            await happens(self.stop, within=self.retry)
 
     async def _lead(self, work: Work) -> None:
         connection = await self.connect()
         try:
             await connection.execute(f"SET idle_session_timeout = {int(self.idle_timeout * 1000)}")
             while not await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", self.name):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.stop.wait(), self.retry)
+                await happens(self.stop, within=self.retry)
                 if self.stop.is_set():
                     return
             log.info("leading", lock=self.name)

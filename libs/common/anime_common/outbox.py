@@ -8,7 +8,6 @@ Each schema that uses them holds two tables (see any service's first migration):
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from anime_common import db, failpoints, metrics
+from anime_common.clock import happens
 from anime_common.messages import Message, Outgoing, ce_headers
 from anime_common.outcomes import Unavailable
 from anime_common.tracing import current_traceparent, span
@@ -172,8 +172,7 @@ class Relay:
                     "DELETE FROM inbox WHERE received_at < now() - make_interval(days => $1)", INBOX_DAYS
                 )
             if len(done) < len(rows) or not rows:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self.poll)
+                await happens(self._wake, within=self.poll)
 
     async def _publish(self, rows: Sequence[Any]) -> list[int]:
         """Publish in waves with at most one message of an aggregate each; returns the ids known to be stored."""

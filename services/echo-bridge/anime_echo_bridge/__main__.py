@@ -26,7 +26,7 @@ async def build(runtime: Runtime[EchoSettings]) -> None:
     pool = await db.create_pool(
         dsn, schema=SCHEMA, application_name=APPLICATION, password=password, max_size=settings.postgres_pool
     )
-    runtime.closing.push_async_callback(pool.close)
+    runtime.closing.push_async_callback(db.close, pool)
     connect = partial(db.connect, dsn, schema=SCHEMA, application_name=APPLICATION, password=password)
     relay = Relay(bus, SERVICE, poll=settings.echo_relay_interval)
     inbox = Inbox(pool, SERVICE, HANDLERS, relay.wake)

@@ -32,7 +32,7 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
         dsn, schema=SCHEMA, application_name=APPLICATION, password=password, max_size=settings.postgres_pool
     )
     connect = partial(db.connect, dsn, schema=SCHEMA, application_name=APPLICATION, password=password)
-    runtime.closing.push_async_callback(pool.close)
+    runtime.closing.push_async_callback(db.close, pool)
     artifacts = Artifacts(settings.artifacts_url)
     relay = Relay(bus, SERVICE, poll=settings.files_relay_interval)
     sweeper = Sweeper(pool, artifacts, stop, settings.files_sweep_interval)

@@ -25,6 +25,7 @@ SERVER: dict[str, Any] = {
     "http": DoorProtocol,
     "ws": "websockets-sansio",
     "ws_max_size": 64 * 1024,
+    "ws_per_message_deflate": False,
     "proxy_headers": False,
     "server_header": False,
     "backlog": 4096,

@@ -62,13 +62,13 @@ class Attempts:
         self._previews.clear()
         self._stopped.clear()
 
-    def see(self, job: Job) -> Known:
-        """Take in the job of a ledger event; returns what is known of it, also when it is over."""
+    def see(self, job: Job) -> None:
+        """Take in the job of a ledger event."""
         if self._seen is not None:
             self._seen.add(job.id)
         before = self._known.get(job.id)
         if before is not None and (before.job.epoch, before.job.version) > (job.epoch, job.version):
-            return before
+            return
         same = before is not None and before.job.attempt_id == job.attempt_id
         now = Known(job, before.told if before is not None and same else None)
         if job.state in WITH_A_WORKER:
@@ -81,7 +81,6 @@ class Attempts:
                 del self._stopped[next(iter(self._stopped))]
         if not same or job.state not in WITH_A_WORKER:
             self._previews.pop(job.id, None)
-        return now
 
     def tell(self, told: AttemptProgress) -> Known | None:
         """Take in telemetry; returns what is known now, or None when it is not of an attempt in work."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from anime_common.bus import ApiError, Bus, Received, Stored, StreamState
+from anime_common.clock import happens
 from anime_common.messages import Message, Undecodable, decode, read_envelope
 from anime_common.outcomes import Unavailable
 from anime_common.topology import FACTS, LEDGER, LIVE_PREFIX
@@ -78,8 +79,7 @@ class Feed:
                 if len(self._places) == 2:
                     self.ready.set()
                 pause = self.check_every if self.ready.is_set() else ABSENT_RETRY
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                await happens(self._wake, within=pause)
         finally:
             ending.cancel()
             forget()

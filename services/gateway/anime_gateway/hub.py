@@ -105,7 +105,7 @@ class Hub:
                 del self._by_job[box.job_id]
 
     def compose(self, job: Job) -> JobView:
-        """A job from an answer or an older event, with what is known of its attempt and place."""
+        """A job from an event or an answer, with what is known of its attempt and place."""
         return self.attempts.compose(job, self._places.get(job.id))
 
     def state(self, job_id: UUID | None) -> list[Frame]:
@@ -125,13 +125,9 @@ class Hub:
         message = readable(stored)
         if message is None:
             return
-        told = self.attempts.see(message.job).told if isinstance(message, JobEvent) else None
-
-        def view_of(job: Job) -> JobView:
-            url = self.attempts.preview_url(job.id)
-            return progress.with_progress(job, progress.of_job(job, told, self._places.get(job.id), url))
-
-        frame = frame_of(message, self.cursor, self._next(), view_of)
+        if isinstance(message, JobEvent):
+            self.attempts.see(message.job)
+        frame = frame_of(message, self.cursor, self._next(), self.compose)
         if frame is not None:
             self._fan_out(frame)
 

@@ -15,7 +15,10 @@ from anime_gateway.problems import invalid
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", description="1 to 255 printable characters. The same key with the same request creates nothing twice."),
+    Header(
+        alias="Idempotency-Key",
+        description="1 to 255 printable characters. The same key with the same request creates nothing twice.",
+    ),
 ]
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 

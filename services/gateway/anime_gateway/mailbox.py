@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from uuid import UUID
 if TYPE_CHECKING:
     from anime_gateway.cursor import Cursor
     from anime_gateway.frames import Frame
+
+BATCH = 64
 
 
 class Closed(StrEnum):
@@ -79,7 +82,10 @@ class Mailbox:
             self.on_close()
 
     async def take(self, timeout: float) -> list[Frame]:
-        """All that waits, as soon as there is anything; nothing after `timeout` seconds, when closed or on a reset."""
+        """What waits, as soon as there is anything; nothing after `timeout` seconds, when closed or on a reset.
+
+        At most `BATCH` frames, so that a slow client does not get a copy of all that waits at once.
+        """
         if not self._frames and self.closed is None and self.reset is None:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -91,9 +97,11 @@ class Mailbox:
                 self._waiter = None
         if self.closed is not None or self.reset is not None:
             return []
-        taken = list(self._frames.values())
-        self._frames.clear()
-        return taken
+        if len(self._frames) <= BATCH:
+            taken = list(self._frames.values())
+            self._frames.clear()
+            return taken
+        return [self._frames.pop(key) for key in list(itertools.islice(self._frames, BATCH))]
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

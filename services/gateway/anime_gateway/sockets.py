@@ -128,8 +128,8 @@ class Talk:
         """Pass on one subscription until it ends."""
         stream = Subscription(self._gateway.streams, box)
         try:
-            async for frames in stream.follow(last_id, ended=state is not None and state.ended):
-                for frame in frames:
+            async with contextlib.aclosing(stream.follow(last_id, ended=state is not None and state.ended)) as batches:
+                async for frame in (frame async for frames in batches for frame in frames):
                     async with asyncio.timeout(self._gateway.settings.gateway_stuck_after):
                         await self._socket.send_text(frame.text)
             await self._say("end", {"job_id": str(box.job_id)})

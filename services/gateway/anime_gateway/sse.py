@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,7 +12,7 @@ from starlette.responses import Response
 
 from anime_common.outcomes import Refused, Unavailable
 from anime_gateway import metrics
-from anime_gateway.frames import HEARTBEAT, Frame
+from anime_gateway.frames import HEARTBEAT
 from anime_gateway.mailbox import Closed, Mailbox
 from anime_gateway.protocol import abort_of
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from anime_gateway.hub import Hub
+    from anime_gateway.stream import Batches
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
     charset = "utf-8"
 
-    def __init__(self, hub: Hub, box: Mailbox, frames: AsyncIterator[list[Frame]], stuck_after: float) -> None:
+    def __init__(self, hub: Hub, box: Mailbox, frames: Batches, stuck_after: float) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._hub, self._box, self._frames, self._stuck_after = hub, box, frames, stuck_after
@@ -69,8 +69,9 @@ class EventStream(Response):
         # The comment makes the headers leave at once; the random delay keeps a restart from being a stampede.
         await self._send(send, b":\nretry: %d\n\n" % random.randint(500, 2000))  # noqa: S311 - no secret
         try:
-            async for frames in self._frames:
-                await self._send(send, b"".join([frame.sse for frame in frames]) or HEARTBEAT)
+            async with contextlib.aclosing(self._frames) as batches:
+                async for frames in batches:
+                    await self._send(send, b"".join([frame.sse for frame in frames]) or HEARTBEAT)
         except TimeoutError:
             self._box.close(Closed.STUCK)
         except (Unavailable, Refused) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LEDGER_RETRY = 1.0
+
+Batches = AsyncGenerator["list[Frame]", None]
+"""Frames as they come; an empty batch says that the stream lives."""
 
 Reason = Literal["unknown", "other_stream", "future", "too_old", "too_far", "streams_replaced"]
 REASONS: dict[Reason, str] = {
@@ -70,7 +73,7 @@ class Subscription:
         self._covered: Snapshot | None = None
         self._over = False
 
-    async def follow(self, last_id: str | None, *, ended: bool = False) -> AsyncIterator[list[Frame]]:
+    async def follow(self, last_id: str | None, *, ended: bool = False) -> Batches:
         """Batches of frames; an empty one when nothing has happened for a while.
 
         Ends when the mailbox is closed; the stream of a job ends with the job. `ended` says that it had ended before:
@@ -107,7 +110,7 @@ class Subscription:
                 return [*shown[:index], frame.as_last()]
         return shown
 
-    async def _anew(self, reason: Reason | None) -> AsyncIterator[list[Frame]]:
+    async def _anew(self, reason: Reason | None) -> Batches:
         """A reset if there is a reason, then a snapshot, asked for until the ledger answers."""
         self._box.reset = None
         if reason is not None:
@@ -133,7 +136,7 @@ class Subscription:
             return await self._streams.snapshots.of_everything()
         return await self._streams.snapshots.of_job(self._box.job_id)
 
-    async def _missed(self, last_id: str) -> AsyncIterator[list[Frame]]:
+    async def _missed(self, last_id: str) -> Batches:
         """What happened between an id and the mailbox's start, then how things stand; raises CannotResume.
 
         Facts come first, so that the end of a job is the last that is said of it.

@@ -38,7 +38,7 @@ async def build(runtime: Runtime[JobsSettings]) -> None:
         password=password,
         max_size=settings.postgres_pool,
     )
-    runtime.closing.push_async_callback(pool.close)
+    runtime.closing.push_async_callback(db.close, pool)
     ledger = Ledger(settings, await _epoch(pool))
     fleet = Fleet()
     relay = Relay(bus, "jobs")

@@ -9,7 +9,6 @@ heartbeats → stored workers and models → what is lost, repeated or due → p
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 
 from anime_common import failpoints, outbox, provision, topology
 from anime_common.bus import ApiError, Received
+from anime_common.clock import happens
 from anime_common.contracts.generator import Heartbeat, Offer, OfferedJob
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Outgoing, uuid7
@@ -110,8 +110,7 @@ class Dispatcher:
             soon = await store.next_wake(connection)
             if soon is not None:
                 pause = min(pause, max((soon - datetime.now(UTC)).total_seconds(), 0.01))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+            await happens(self._wake, within=pause)
 
     async def _tick(self, connection: store.Connection) -> None:
         news, self.fleet.news = frozenset(self.fleet.news), set()

@@ -19,7 +19,8 @@ from anime_gateway.stream import Subscription
 router = APIRouter(tags=["events"])
 
 LastEventId = Annotated[
-    str | None, Header(description="The `id` of the last event: browsers send it when they come back.", max_length=200)
+    str | None,
+    Header(alias="Last-Event-ID", description="The `id` of the last event; browsers send it.", max_length=200),
 ]
 Since = Annotated[
     str | None, Query(alias="last_event_id", description="The same, for who cannot set headers.", max_length=200)

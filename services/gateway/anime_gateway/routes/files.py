@@ -30,8 +30,12 @@ router = APIRouter(prefix="/files", tags=["files"])
 
 FileId = Annotated[UUID, Path(description="The file's id.")]
 RangeHeader = Annotated[str | None, Header(alias="Range", description="One range of bytes.", examples=["bytes=0-1023"])]
-IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="Answer 304 when the file still has this `ETag`.")]
-IfRange = Annotated[str | None, Header(alias="If-Range", description="Send the range only if the file still has this `ETag`.")]
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="Answer 304 when the file still has this `ETag`.")
+]
+IfRange = Annotated[
+    str | None, Header(alias="If-Range", description="Send the range only if the file still has this `ETag`.")
+]
 Download = Annotated[bool, Query(description="Ask the browser to save it.")]
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 BYTES: dict[int | str, dict[str, Any]] = {

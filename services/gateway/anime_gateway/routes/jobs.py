@@ -41,7 +41,9 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 Ref = Annotated[str, Path(description="The job's id or its 8-character code.", examples=["k3v9x2mq"])]
 Prefer = Annotated[
     str | None,
-    Header(alias="Prefer", description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=30"]),
+    Header(
+        alias="Prefer", description="`wait=N`: answer when the job has ended, or after N seconds.", examples=["wait=30"]
+    ),
 ]
 _REF: TypeAdapter[str] = TypeAdapter(JobRef)
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)

@@ -38,7 +38,8 @@ router = APIRouter(prefix="/projects", tags=["projects"])
 
 Ref = Annotated[str, Path(description="The project's id or slug.", examples=["moonlit-academy"])]
 IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The `ETag` of the project: change it only if nobody else has since.")
+    str | None,
+    Header(alias="If-Match", description="The `ETag` of the project: change it only if nobody else has since."),
 ]
 Flag = Annotated[bool, BeforeValidator(lambda value: True if value == "" else value)]
 _ETAG = re.compile(r'"([0-9]{1,9})"')
