@@ -56,6 +56,7 @@ async def finish(world: World, worker: Worker, offered: OfferedJob) -> None:
 
 
 async def file(world: World, offered: OfferedJob, repeat: int = 0) -> None:
+    await world.event("filing", offered.job_id)
     filed = Filed(job_id=offered.job_id, attempt_id=offered.attempt_id, repeat=repeat, epoch=1, outputs=(output(),))
     ident = f"1:files:filed:{offered.job_id}:{offered.attempt_id}" + (f":{repeat}" if repeat else "")
     await world.files.publish(Outgoing(filed, ident))

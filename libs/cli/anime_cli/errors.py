@@ -21,7 +21,7 @@ class ExitStatus(IntEnum):
     """The gateway, or what the command needs, does not answer."""
     NOT_FOUND = 4
     CONFLICT = 5
-    """It conflicts with how things are now, such as a job that has ended."""
+    """It conflicts with how things are now, such as cancelling a completed job."""
     INTERRUPTED = 130
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import structlog
 
 from anime_common import rpc
 from anime_common.bus import Bus, Received, Stored
+from anime_common.clock import happens
 from anime_common.contracts.generator import JobProgress
 from anime_common.contracts.jobs import LIST_JOBS, Job, JobEvent, JobQuery, JobView, QueueEntry, QueueState
 from anime_common.outcomes import Refused
@@ -50,7 +50,6 @@ class Hub:
         self._everything: set[Mailbox] = set()
         self._by_job: defaultdict[UUID, set[Mailbox]] = defaultdict(set)
         self._places: dict[UUID, QueueEntry] = {}
-        self._serials = itertools.count(1)
         self.serial = 0
         self._learn_again = asyncio.Event()
 
@@ -82,10 +81,8 @@ class Hub:
 
     async def attach(self, box: Mailbox) -> None:
         """Give a mailbox everything from now on; raises Refused when the feed is not there, or at the limit."""
-        try:
-            await asyncio.wait_for(self.feed.ready.wait(), READY_WAIT)
-        except TimeoutError as error:
-            raise Refused(503, "unavailable", "the event streams do not exist yet; try again soon") from error
+        if not await happens(self.feed.ready, within=READY_WAIT):
+            raise Refused(503, "unavailable", "the event streams do not exist yet; try again soon")
         if self.stopping:
             raise Refused(503, "unavailable", "the gateway is stopping; try again soon")
         if len(self._boxes) >= self._limit:
@@ -172,7 +169,7 @@ class Hub:
                     box.put(frame)
 
     def _next(self) -> int:
-        self.serial = next(self._serials)
+        self.serial += 1
         return self.serial
 
     def _progress(self, known: Known) -> Frame:

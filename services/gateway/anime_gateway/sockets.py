@@ -11,6 +11,7 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from anime_common.bus import ApiError
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Request, first_error
 from anime_common.outcomes import Refused, Unavailable
@@ -136,7 +137,7 @@ class Talk:
             self._following.pop(box.job_id, None)
         except TimeoutError:
             box.close(Closed.STUCK)
-        except (Unavailable, Refused) as error:
+        except (ApiError, Unavailable, Refused) as error:
             log.info("stream_interrupted", error=str(error))
             await self._leave()
         except WebSocketDisconnect:
@@ -164,7 +165,8 @@ class Talk:
                 await self._socket.close(RESTARTING)
 
     async def _say(self, event: str, data: dict[str, Any]) -> None:
-        await self._socket.send_json({"event": event, "data": data})
+        if not self._left:
+            await self._socket.send_json({"event": event, "data": data})
 
     async def _refuse(self, error: Refused) -> None:
         data = {"status": error.status, "code": error.code, "detail": error.message, "field": error.field}

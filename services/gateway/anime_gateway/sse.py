@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.responses import Response
 
+from anime_common.bus import ApiError
 from anime_common.outcomes import Refused, Unavailable
 from anime_gateway import metrics
 from anime_gateway.frames import HEARTBEAT
@@ -74,7 +75,7 @@ class EventStream(Response):
                     await self._send(send, b"".join([frame.sse for frame in frames]) or HEARTBEAT)
         except TimeoutError:
             self._box.close(Closed.STUCK)
-        except (Unavailable, Refused) as error:
+        except (ApiError, Unavailable, Refused) as error:
             log.info("stream_interrupted", error=str(error))
 
     async def _send(self, send: Send, data: bytes) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
 from anime_common import db, outbox, rpc, topology
-from anime_common.consume import Delivery, Loop
+from anime_common.consume import Loop
 from anime_common.leader import Leader
 from anime_common.outbox import Inbox, Relay, transaction
 from anime_common.outcomes import Unavailable
@@ -65,17 +64,13 @@ async def build(runtime: Runtime[JobsSettings]) -> None:
                 await outbox.add(connection, [answer], "jobs")
             relay.wake()
 
-    async def handle(batch: Sequence[Delivery]) -> None:
-        await inbox.handle(batch)
-        dispatcher.wake()
-
     bus.on_reconnect(dispatcher.topology_changed)
     await bus.listen("anime.tel.generator.*", dispatcher.on_heartbeat)
     await rpc.serve(bus, queries.table())
     runtime.spawn(lead_relay.run(relay.run), "relay")
     runtime.spawn(lead_scheduler.run(dispatcher.run), "scheduler")
-    runtime.spawn(Loop(bus, topology.JOBS_COMMANDS, handle, stop, on_dead=on_dead).run(), "commands")
-    runtime.spawn(Loop(bus, topology.JOBS_FACTS, handle, stop).run(), "facts")
+    runtime.spawn(Loop(bus, topology.JOBS_COMMANDS, inbox.handle, stop, on_dead=on_dead).run(), "commands")
+    runtime.spawn(Loop(bus, topology.JOBS_FACTS, inbox.handle, stop).run(), "facts")
 
     async def database_check() -> str | None:
         async with pool.acquire(timeout=1.5) as connection:

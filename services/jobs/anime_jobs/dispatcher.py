@@ -25,11 +25,10 @@ from anime_common.contracts.generator import Heartbeat, Offer, OfferedJob
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Unavailable
-from anime_jobs import metrics, roster, store
+from anime_jobs import line, metrics, roster, store
 from anime_jobs.changes import advance, outgoing
 from anime_jobs.fleet import Fleet, View, free_workers, judge
 from anime_jobs.model import DeadlinePassed, Dispatch, ModelAnnounced, OfferFenced, OfferRepeated, Record, WorkerLost
-from anime_jobs.queue import waiting_of
 from anime_jobs.scheduler import PlannedOffer, plan
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class Dispatcher:
             await self._tick(connection)
             metrics.PLAN_SECONDS.observe(loop.time() - began)
             pause = settings.tick
-            soon = await store.next_wake(connection)
+            soon = await line.next_wake(connection)
             if soon is not None:
                 pause = min(pause, max((soon - datetime.now(UTC)).total_seconds(), 0.01))
             await happens(self._wake, within=pause)
@@ -276,11 +275,10 @@ class Dispatcher:
         ]
         if not any(worker.free or worker.ahead for worker in workers) or not self.bus.connected:
             return
-        records = await store.waiting(connection, PER_PROJECT)
-        queue = [each for each in map(waiting_of, records) if each is not None]
+        queue = [each.waiting for each in await line.ready(connection, PER_PROJECT) if each.waiting is not None]
         if not queue:
             return
-        served = await store.last_served(connection)
+        served = await line.last_served(connection)
         offers = plan(queue, workers, served, view.at, self.ledger.settings.rules())
         if not offers:
             return

@@ -109,7 +109,7 @@ async def _new_record(
     ledger: Ledger, connection: store.Connection, command: SubmitJob, client: str, at: Moment
 ) -> Record:
     request = command.request
-    project = await projects.find(connection, request.project)
+    project = await projects.find(connection, request.project, count=False)
     if project is None:
         text = f"there is no project {request.project!r}: make it first, or leave the field out for 'default'"
         raise Refused(422, "unknown_project", text, "project")

@@ -26,6 +26,7 @@ from anime_jobs.store import Connection
 DEFAULT_SLUG = "default"
 
 _SELECT = "SELECT p.*, (SELECT count(*) FROM jobs j WHERE j.project_id = p.id) AS jobs FROM projects p"
+_BARE = "SELECT p.*, 0 AS jobs FROM projects p"
 
 
 def slug_of(name: str) -> str:
@@ -38,8 +39,8 @@ def _project(row: Mapping[str, Any]) -> Project:
     return Project.model_validate(dict(row))
 
 
-async def find(connection: Connection, ref: str, *, update: bool = False) -> Project | None:
-    """A project by id or slug."""
+async def find(connection: Connection, ref: str, *, update: bool = False, count: bool = True) -> Project | None:
+    """A project by id or slug; counting its jobs costs time, so admission does without."""
     try:
         wanted: UUID | str = UUID(ref)
         column = "id"
@@ -47,7 +48,7 @@ async def find(connection: Connection, ref: str, *, update: bool = False) -> Pro
         wanted, column = ref, "slug"
     if update:
         await connection.execute(f"SELECT 1 FROM projects WHERE {column} = $1 FOR UPDATE", wanted)  # noqa: S608
-    row = await connection.fetchrow(f"{_SELECT} WHERE p.{column} = $1", wanted)
+    row = await connection.fetchrow(f"{_SELECT if count else _BARE} WHERE p.{column} = $1", wanted)
     return _project(row) if row else None
 
 

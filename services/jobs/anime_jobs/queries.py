@@ -31,9 +31,9 @@ from anime_common.contracts.vocabulary import JobState
 from anime_common.outbox import transaction
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
-from anime_jobs import projects, roster, store
+from anime_jobs import line, projects, roster, store
 from anime_jobs.fleet import Fleet, View, free_workers
-from anime_jobs.queue import PLACES, entries, view, waiting_of
+from anime_jobs.queue import PLACES, entries, view
 from anime_jobs.scheduler import forecast
 
 if TYPE_CHECKING:
@@ -156,10 +156,10 @@ class Queries:
         now = datetime.now(UTC)
         if self._speeds is None or loop.time() - self._speeds[0] > SPEED_CACHE:
             self._speeds = (loop.time(), await store.speeds(connection))
-        records = {record.job.id: record for record in await store.waiting(connection, PLACES)}
-        sleeping = await store.sleeping(connection, PLACES)
+        ready = {lined.job_id: lined for lined in await line.ready(connection, PLACES)}
+        sleeping = await line.sleeping(connection, PLACES)
         counts = await store.counts(connection, ended=False)
-        served = await store.last_served(connection)
+        served = await line.last_served(connection)
         active = await store.active(connection)
         fleet_view = View(
             fleet=self.fleet,
@@ -172,13 +172,13 @@ class Queries:
             at=now,
         )
         workers = free_workers(active, fleet_view, look_ahead=0)
-        queue = [each for each in map(waiting_of, records.values()) if each is not None]
+        queue = [lined.waiting for lined in ready.values() if lined.waiting is not None]
         forecasts = forecast(queue, workers, self._speeds[1], served, now, self.ledger.settings.rules())
-        unsettled = [record for record in records.values() if record.job.settings is None]
+        unsettled = [lined for lined in ready.values() if lined.waiting is None]
         waiting = counts[JobState.PREPARING] + counts[JobState.QUEUED]
         return QueueState(
             at=now,
-            entries=tuple(entries(forecasts, records, [*unsettled, *sleeping], workers, now)),
+            entries=tuple(entries(forecasts, ready, [*unsettled, *sleeping], workers, now)),
             waiting=waiting,
             counts=counts,
             workers=len(workers),

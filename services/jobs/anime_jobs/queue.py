@@ -9,85 +9,63 @@ from uuid import UUID
 from anime_common.contracts.generator import HeldAttempt
 from anime_common.contracts.jobs import JobView, QueueEntry
 from anime_common.contracts.vocabulary import JobState, Progress
+from anime_jobs.line import Lined
 from anime_jobs.model import Record
-from anime_jobs.scheduler import Forecast, Waiting, Worker, ready_since
+from anime_jobs.scheduler import Forecast, Worker
 
 PLACES = 500
 """How many places of the queue are announced one by one."""
 
 
-def waiting_of(record: Record) -> Waiting | None:
-    """What the scheduler needs to know of a queued job; None while its model is not known."""
-    job = record.job
-    if job.settings is None or job.queued_at is None:
-        return None
-    settings = job.settings
-    return Waiting(
-        job_id=job.id,
-        project_id=job.project_id,
-        priority=job.priority,
-        created_at=job.created_at,
-        ready_at=ready_since(job.queued_at, job.not_before, record.next_try_at),
-        model=settings.model,
-        batch_key=settings.batch_key(),
-        work=float(settings.width * settings.height * settings.steps * settings.count),
-        pictures=settings.count,
-        alone=record.run_alone,
-    )
-
-
 def entries(
     forecasts: Sequence[Forecast],
-    waiting: Mapping[UUID, Record],
-    sleeping: Iterable[Record],
+    ready: Mapping[UUID, Lined],
+    sleeping: Iterable[Lined],
     workers: Sequence[Worker],
     now: datetime,
 ) -> list[QueueEntry]:
     """The places of the ready jobs, then those that wait for a time, a model, Echo, or to be resumed."""
     runnable = frozenset().union(*(worker.models for worker in workers)) if workers else frozenset[str]()
     found = [
-        _entry(waiting[each.job_id], each.position, each.eta_seconds, why_ready(waiting[each.job_id], runnable))
+        _entry(ready[each.job_id], each.position, each.eta_seconds, why_ready(ready[each.job_id], runnable))
         for each in forecasts
     ]
-    for position, record in enumerate(sleeping, start=len(found) + 1):
-        found.append(_entry(record, position, None, why_sleeping(record, now)))
+    for position, lined in enumerate(sleeping, start=len(found) + 1):
+        found.append(_entry(lined, position, None, why_sleeping(lined, now)))
     return found[:PLACES]
 
 
-def _entry(record: Record, position: int, eta: float | None, message: str | None) -> QueueEntry:
-    job = record.job
+def _entry(lined: Lined, position: int, eta: float | None, message: str | None) -> QueueEntry:
     return QueueEntry(
-        job_id=job.id,
-        code=job.code,
+        job_id=lined.job_id,
+        code=lined.code,
         position=position,
         eta_seconds=None if eta is None else round(eta, 1),
-        state=job.state,
-        priority=job.priority,
-        project=job.project,
-        message=message or job.message,
+        state=lined.state,
+        priority=lined.priority,
+        project=lined.project,
+        message=message or lined.message,
     )
 
 
-def why_ready(record: Record, runnable: frozenset[str]) -> str | None:
+def why_ready(lined: Lined, runnable: frozenset[str]) -> str | None:
     """Why a job that could run does not: no live worker has its model."""
-    settings = record.job.settings
-    if settings is not None and settings.model not in runnable:
-        return f"waits for a worker with the model {settings.model}"
+    if lined.waiting is not None and lined.waiting.model not in runnable:
+        return f"waits for a worker with the model {lined.waiting.model}"
     return None
 
 
-def why_sleeping(record: Record, now: datetime) -> str | None:
+def why_sleeping(lined: Lined, now: datetime) -> str | None:
     """Why a job may not run yet."""
-    job = record.job
-    if job.state is JobState.PREPARING:
+    if lined.state is JobState.PREPARING:
         return "Echo improves the prompt"
-    if job.paused:
+    if lined.paused:
         return "paused"
-    if job.not_before is not None and job.not_before > now:
-        return f"not before {job.not_before.isoformat(timespec='seconds')}"
-    if record.next_try_at is not None and record.next_try_at > now:
-        return f"{job.message or 'tried again'}; next try {record.next_try_at.isoformat(timespec='seconds')}"
-    if job.settings is None:
+    if lined.not_before is not None and lined.not_before > now:
+        return f"not before {lined.not_before.isoformat(timespec='seconds')}"
+    if lined.next_try_at is not None and lined.next_try_at > now:
+        return f"{lined.message or 'tried again'}; next try {lined.next_try_at.isoformat(timespec='seconds')}"
+    if lined.waiting is None:
         return "waits for a worker that knows its model"
     return None
 

@@ -157,38 +157,6 @@ async def active(connection: Connection) -> list[Record]:
     return [_record(row) for row in await connection.fetch(f"{_SELECT} WHERE j.state IN {states} ORDER BY j.id")]
 
 
-async def waiting(connection: Connection, per_project: int) -> list[Record]:
-    """The first queued jobs of each project and priority class that could run now."""
-    rows = await connection.fetch(
-        f"{_SELECT} JOIN (SELECT id,"  # noqa: S608
-        "   row_number() OVER (PARTITION BY priority, project_id ORDER BY created_at, id) AS place FROM jobs"
-        "   WHERE state = 'queued' AND NOT paused AND coalesce(not_before, '-infinity') <= now()"
-        "   AND coalesce(next_try_at, '-infinity') <= now()) w ON w.id = j.id"
-        " WHERE w.place <= $1 ORDER BY j.created_at, j.id",
-        per_project,
-    )
-    return [_record(row) for row in rows]
-
-
-async def sleeping(connection: Connection, limit: int) -> list[Record]:
-    """Queued jobs that wait for a time or are paused, and jobs that prepare."""
-    rows = await connection.fetch(
-        f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR j.not_before > now()"
-        " OR j.next_try_at > now())) ORDER BY j.created_at, j.id LIMIT $1",
-        limit,
-    )
-    return [_record(row) for row in rows]
-
-
-async def next_wake(connection: Connection) -> datetime | None:
-    """When the next queued job that waits for a time becomes ready."""
-    found = await connection.fetchval(
-        "SELECT min(greatest(not_before, next_try_at)) FROM jobs WHERE state = 'queued' AND NOT paused"
-        " AND greatest(not_before, next_try_at) > now()"
-    )
-    return found if isinstance(found, datetime) else None
-
-
 async def unsettled(connection: Connection) -> list[Record]:
     """Waiting jobs whose model is not known yet."""
     rows = await connection.fetch(
@@ -204,16 +172,6 @@ async def counts(connection: Connection, *, ended: bool) -> dict[JobState, int]:
         "SELECT state, count(*) AS n FROM jobs WHERE state = ANY($1) GROUP BY state", [state.value for state in states]
     )
     return dict.fromkeys(states, 0) | {JobState(row["state"]): row["n"] for row in rows}
-
-
-async def last_served(connection: Connection) -> dict[UUID, datetime]:
-    """When a job of each project with waiting work was last given to a worker."""
-    rows = await connection.fetch(
-        "SELECT p.id, (SELECT max(j.dispatched_at) FROM jobs j WHERE j.project_id = p.id"
-        "   AND j.created_at > now() - interval '2 days') AS at FROM projects p"
-        " WHERE EXISTS (SELECT 1 FROM jobs q WHERE q.state = 'queued' AND q.project_id = p.id)"
-    )
-    return {row["id"]: row["at"] for row in rows if row["at"] is not None}
 
 
 async def speeds(connection: Connection) -> dict[str, float]:

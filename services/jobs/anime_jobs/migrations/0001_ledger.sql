@@ -93,6 +93,7 @@ CREATE INDEX jobs_queued ON jobs (priority, project_id, created_at, id) WHERE st
 CREATE INDEX jobs_state ON jobs (state);
 CREATE INDEX jobs_newest ON jobs (created_at DESC, id DESC);
 CREATE INDEX jobs_of_project ON jobs (project_id, created_at DESC, id DESC);
+CREATE INDEX jobs_served ON jobs (project_id, dispatched_at DESC) WHERE dispatched_at IS NOT NULL;
 CREATE INDEX jobs_ended ON jobs (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE attempts (

@@ -1,0 +1,112 @@
+"""The line of waiting jobs, as light rows: what the scheduler and the queue's display need, and no more.
+
+A plan looks at hundreds of waiting jobs many times a second, so these rows carry no request and no history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from anime_common.contracts.vocabulary import JobState, Priority
+from anime_jobs.scheduler import Waiting, ready_since
+from anime_jobs.store import Connection
+
+_SELECT = (
+    "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message, j.paused, j.not_before,"
+    " j.next_try_at, j.created_at, j.queued_at, j.run_alone, j.settings ->> 'model' AS model,"
+    " (j.settings - ARRAY['prompt', 'negative_prompt', 'seed', 'count'])::text AS batch_key,"
+    " coalesce((j.settings ->> 'count')::int, 1) AS pictures,"
+    " (j.settings ->> 'width')::float * (j.settings ->> 'height')::float * (j.settings ->> 'steps')::float"
+    "   * (j.settings ->> 'count')::float AS work FROM jobs j JOIN projects p ON p.id = j.project_id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lined:
+    """A waiting job. `waiting` is what the scheduler sees; None while it cannot be planned: no model is known yet."""
+
+    job_id: UUID
+    code: str
+    project: str
+    state: JobState
+    priority: Priority
+    message: str | None
+    paused: bool
+    not_before: datetime | None
+    next_try_at: datetime | None
+    waiting: Waiting | None
+
+
+def _lined(row: Mapping[str, Any]) -> Lined:
+    priority = Priority(row["priority"])
+    waiting = None
+    if row["model"] is not None and row["queued_at"] is not None:
+        waiting = Waiting(
+            job_id=row["id"],
+            project_id=row["project_id"],
+            priority=priority,
+            created_at=row["created_at"],
+            ready_at=ready_since(row["queued_at"], row["not_before"], row["next_try_at"]),
+            model=row["model"],
+            batch_key=(row["batch_key"],),
+            work=row["work"],
+            pictures=row["pictures"],
+            alone=row["run_alone"],
+        )
+    return Lined(
+        job_id=row["id"],
+        code=row["code"],
+        project=row["project"],
+        state=JobState(row["state"]),
+        priority=priority,
+        message=row["message"],
+        paused=row["paused"],
+        not_before=row["not_before"],
+        next_try_at=row["next_try_at"],
+        waiting=waiting,
+    )
+
+
+async def ready(connection: Connection, per_project: int) -> list[Lined]:
+    """The first queued jobs of each project and priority class that could run now."""
+    rows = await connection.fetch(
+        f"{_SELECT} JOIN (SELECT id,"  # noqa: S608 - our own text
+        "   row_number() OVER (PARTITION BY priority, project_id ORDER BY created_at, id) AS place FROM jobs"
+        "   WHERE state = 'queued' AND NOT paused AND coalesce(not_before, '-infinity') <= now()"
+        "   AND coalesce(next_try_at, '-infinity') <= now()) w ON w.id = j.id"
+        " WHERE w.place <= $1 ORDER BY j.created_at, j.id",
+        per_project,
+    )
+    return [_lined(row) for row in rows]
+
+
+async def sleeping(connection: Connection, limit: int) -> list[Lined]:
+    """Queued jobs that wait for a time or are paused, and jobs that prepare."""
+    rows = await connection.fetch(
+        f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR j.not_before > now()"
+        " OR j.next_try_at > now())) ORDER BY j.created_at, j.id LIMIT $1",
+        limit,
+    )
+    return [_lined(row) for row in rows]
+
+
+async def next_wake(connection: Connection) -> datetime | None:
+    """When the next queued job that waits for a time becomes ready."""
+    found = await connection.fetchval(
+        "SELECT min(greatest(not_before, next_try_at)) FROM jobs WHERE state = 'queued' AND NOT paused"
+        " AND greatest(not_before, next_try_at) > now()"
+    )
+    return found if isinstance(found, datetime) else None
+
+
+async def last_served(connection: Connection) -> dict[UUID, datetime]:
+    """When a job of each project with waiting work was last given to a worker."""
+    rows = await connection.fetch(
+        "SELECT p.id, (SELECT max(j.dispatched_at) FROM jobs j WHERE j.project_id = p.id) AS at FROM projects p"
+        " WHERE EXISTS (SELECT 1 FROM jobs q WHERE q.state = 'queued' AND q.project_id = p.id)"
+    )
+    return {row["id"]: row["at"] for row in rows if row["at"] is not None}
