@@ -6,9 +6,18 @@ from datetime import date, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from anime_common.contracts.vocabulary import Output, Settings, Sha256, StrictBool, StrictInt
+from anime_common.contracts.vocabulary import (
+    Cursor,
+    Name,
+    Output,
+    Settings,
+    Sha256,
+    StrictBool,
+    StrictInt,
+    printable,
+)
 from anime_common.messages import Kind, Message, Model, Request
 from anime_common.rpc_contract import Empty, Rpc
 
@@ -84,7 +93,9 @@ class FileDeleted(Message, wire="files.deleted", kind=Kind.EVENT, subject="anime
     key: str
 
 
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=64)]
+Tag = Annotated[
+    str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=64), AfterValidator(printable)
+]
 
 
 class FileRef(Request):
@@ -96,15 +107,17 @@ class FileRef(Request):
 class FileQuery(Request):
     """Which files to list; newest first."""
 
-    q: Annotated[str, Field(max_length=200)] | None = Field(None, description="Words of the prompt, or a tag.")
-    project: Annotated[str, Field(max_length=64)] | None = Field(None, description="Project id or slug.")
+    q: Annotated[str, Field(max_length=200), AfterValidator(printable)] | None = Field(
+        None, description="Words of the prompt, or a tag."
+    )
+    project: Name | None = Field(None, description="Project id or slug.")
     job_id: UUID | None = None
     type: Literal["image", "video", "grid", "upload"] | None = None
     tag: Tag | None = None
     favourite: bool | None = None
     min_rating: Annotated[int, Field(ge=0, le=5)] | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=200)] | None = None
+    cursor: Cursor | None = None
 
 
 class FilePage(Model):

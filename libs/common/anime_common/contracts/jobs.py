@@ -11,10 +11,12 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.vocabulary import (
+    Cursor,
     GenerationRequest,
     JobError,
     JobState,
     ModelInfo,
+    Name,
     Output,
     Phase,
     Priority,
@@ -251,7 +253,7 @@ class CreateProject(Request):
 class ProjectRef(Request):
     """Names a project by id or slug."""
 
-    project: Annotated[str, Field(min_length=1, max_length=64)]
+    project: Name
 
 
 class UpdateProject(ProjectRef):
@@ -281,7 +283,7 @@ class ProjectQuery(Request):
 
     state: ProjectState | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=200)] | None = None
+    cursor: Cursor | None = None
 
 
 class ProjectPage(Model):
@@ -363,10 +365,10 @@ class JobQuery(Request):
     """Which jobs to list; newest first."""
 
     state: tuple[JobState, ...] = ()
-    project: Annotated[str, Field(max_length=64)] | None = None
-    client: Annotated[str, Field(max_length=64)] | None = None
+    project: Name | None = None
+    client: Name | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=200)] | None = None
+    cursor: Cursor | None = None
 
 
 class JobPage(Model):

@@ -33,6 +33,12 @@ def not_blank(text: str) -> str:
 
 
 PromptText = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=64), AfterValidator(printable)]
+"""Names something by id or slug, or a client."""
+
+Cursor = Annotated[str, Field(max_length=200), AfterValidator(printable)]
+"""The `next` of a page."""
+
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN)]
 Token = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 ModelKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
@@ -103,9 +109,7 @@ class GenerationRequest(Request):
         description="What to draw: tags or prose.", examples=["1girl, blue hair, twintails, smile, classroom"]
     )
     negative_prompt: PromptText | None = Field(None, description="What must not appear; default: the model's.")
-    project: Annotated[str, Field(strict=True, min_length=1, max_length=64)] = Field(
-        "default", description="Id or slug of the project the pictures are filed under."
-    )
+    project: Name = Field("default", description="Id or slug of the project the pictures are filed under.")
     model: ModelKey | None = Field(None, description="Key of a model in the registry; default: the workers' default.")
     width: Annotated[StrictInt, Field(ge=64, le=4096)] | None = Field(None, description="Pixels; the model's default.")
     height: Annotated[StrictInt, Field(ge=64, le=4096)] | None = Field(None, description="Pixels; the model's default.")
