@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -73,16 +72,12 @@ async def test_the_same_seed_is_the_same_picture(sprite: Product) -> None:
 async def test_an_outside_publisher_does_the_same_over_nats(sprite: Product) -> None:
     nats = sprite.stack.parts.nats
     assert nats is not None
-    environment = {
-        **os.environ,
-        "ANIME_NATS_URL": nats.url,
-        "ANIME_NATS_PASSWORD_FILE": str(nats.password_file("tower")),
-    }
+    script = [sys.executable, "examples/publish_a_job.py", "1girl, green hair, forest"]
+    where = ["--url", nats.url, "--password-file", str(nats.password_file("tower"))]
     run = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "examples/publish_a_job.py", "1girl, green hair, forest"],
+        [*script, *where],
         cwd=ROOT,
-        env=environment,
         capture_output=True,
         text=True,
         timeout=90,
