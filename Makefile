@@ -59,6 +59,7 @@ fmt: setup ## format, and mend what ruff can mend
 generated: setup ## write schemas, examples, AsyncAPI and OpenAPI anew
 	$(BIN)/python -m anime_common.generate
 	$(BIN)/python tools/generate_openapi.py
+	$(BIN)/python tools/generate_state_diagram.py
 
 clean: ## remove .venv and caches (never .anime: that is your data)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from anime_cli import api, files, generate, jobs, projects, system
@@ -17,14 +18,15 @@ Anime = Callable[..., Result]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home of its own, on which no stack runs."""
     import os
 
     for name in [name for name in os.environ if name.startswith("ANIME_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ANIME_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    structlog.reset_defaults()
 
 
 @pytest.fixture

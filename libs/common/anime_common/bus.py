@@ -95,7 +95,7 @@ class Bus:
         self._nuid = NUID()
         self._denied: set[str] = set()
         self._said = ("", 0.0)
-        self.connected_since = asyncio.get_running_loop().time()
+        self._since: float | None = None
 
     @classmethod
     async def connect(cls, settings: ServiceSettings, user: User) -> Bus:
@@ -117,14 +117,19 @@ class Bus:
             disconnected_cb=bus._disconnected,
             reconnected_cb=bus._on_reconnected,
         )
-        bus.connected_since = asyncio.get_running_loop().time()
+        bus._since = asyncio.get_running_loop().time()
         metrics.BUS_CONNECTED.set(1)
         return bus
 
     @property
     def connected(self) -> bool:
         """Whether the connection is up now."""
-        return self._client.is_connected
+        return self._since is not None and self._client.is_connected
+
+    @property
+    def connected_since(self) -> float:
+        """When the connection came up, in the event loop's time; infinity while it is down."""
+        return self._since if self._since is not None and self._client.is_connected else float("inf")
 
     @property
     def client(self) -> Client:
@@ -154,12 +159,12 @@ class Bus:
         return repr(error)
 
     async def _disconnected(self) -> None:
-        self.connected_since = float("inf")
+        self._since = None
         metrics.BUS_CONNECTED.set(0)
         log.warning("bus_disconnected", user=self.user.name)
 
     async def _on_reconnected(self) -> None:
-        self.connected_since = asyncio.get_running_loop().time()
+        self._since = asyncio.get_running_loop().time()
         metrics.BUS_CONNECTED.set(1)
         log.info("bus_reconnected", user=self.user.name)
         for callback in tuple(self._on_reconnect):
@@ -190,7 +195,7 @@ class Bus:
 
     def _require_connection(self) -> None:
         # What nats-py buffers while disconnected may be sent long after we gave up on it: better not to begin.
-        if not self._client.is_connected:
+        if not self.connected:
             raise Unavailable("the bus is away")
 
     async def tell(self, message: Message, **extra: str) -> None:
