@@ -168,8 +168,8 @@ def page() -> str:
             "|---|---|---|",
             *rows,
             "",
-            "Any other message changes no state: it is refused with 409 (a person's command that comes too late),",
-            "ignored (a late fact, or one about an attempt that does not own the job), or an error (our bug).",
+            "Any other message changes no state: it is refused with 409 (a command that comes too late), ignored",
+            "(a late fact, or one about an attempt that does not own the job), or an error (our bug).",
             "",
         ]
     )
