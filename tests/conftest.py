@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,16 @@ import pytest_asyncio
 from anime_cli.nats_server import NatsServer
 from anime_cli.postgres import PostgresServer
 from anime_cli.services import prepare_database
-from anime_cli.settings import StackSettings
 from anime_common import db
+
+pytest_plugins = ["tests.buses", "tests.stacks"]
 
 # No test sees the settings of whoever runs it.
 for _name in [name for name in os.environ if name.startswith("ANIME_")]:
     del os.environ[_name]
 
 SERVER_FIXTURES = {"nats", "nats_server", "postgres_server", "database"}
+STACK_FIXTURES = {"stack_settings", "noop", "sprite"}
 TEMPLATE = "anime_template"
 
 hypothesis.settings.register_profile("tower", deadline=None, print_blob=True)
@@ -32,14 +34,15 @@ hypothesis.settings.load_profile("tower")
 _numbers = itertools.count(1)
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Mark what needs servers by what it asks for."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs servers by what it asks for; whole stacks come last, so that their processes disturb no others."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & SERVER_FIXTURES:
             item.add_marker(pytest.mark.server)
-        if "stack_settings" in fixtures:
+        if fixtures & STACK_FIXTURES:
             item.add_marker(pytest.mark.stack)
+    items.sort(key=lambda item: item.get_closest_marker("stack") is not None)
 
 
 @pytest_asyncio.fixture
@@ -77,6 +80,11 @@ class Database:
     admin: db.Access
     access: Mapping[str, db.Access]
 
+    def dsn(self, service: str) -> str:
+        """How one service reaches it, with the password inside."""
+        own = self.access[service]
+        return db.with_password(own.dsn, own.password)
+
     async def pool(self, service: str, max_size: int = 4) -> db.Pool:
         """A pool with the rights of one service; the caller closes it."""
         own = self.access[service]
@@ -109,21 +117,6 @@ async def database(postgres_server: PostgresServer, migrated_template: Mapping[s
     }
     yield Database(name, db.Access(dsn, postgres_server.password, own_role=False), access)
     await _as_admin(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def stack_settings(tmp_path: Path) -> StackSettings:
-    """Settings for a whole stack of this test's own: any free ports, quick restarts."""
-    return StackSettings(
-        home=tmp_path / "home",
-        gateway_port=0,
-        health_port=0,
-        nats_port=0,
-        nats_monitor_port=0,
-        postgres_port=0,
-        restart_delay=0.1,
-        log_format="json",
-    )
 
 
 async def _as_admin(server: PostgresServer, statement: str) -> None:

@@ -1,53 +1,18 @@
-"""Connections to a test's own NATS server, and the server with the topology applied."""
+"""A database with the tables of an inbox and an outbox."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 import pytest_asyncio
 
-from anime_cli.nats_server import NatsServer
 from anime_cli.postgres import PostgresServer
-from anime_common import db, provision
-from anime_common.bus import Bus
+from anime_common import db
 from anime_common.messages import uuid7
-from anime_common.settings import ServiceSettings
-from anime_common.topology import JOBS, User
-
-Connect = Callable[[NatsServer, User], Coroutine[Any, Any, Bus]]
-
-
-def settings_of(server: NatsServer, user: User) -> ServiceSettings:
-    """The settings of a service that uses `server` as `user`."""
-    return ServiceSettings(nats_url=server.url, nats_password_file=server.password_file(user.name))
-
-
-@pytest_asyncio.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """Connects as a user; closes every connection at the end."""
-    made: list[Bus] = []
-
-    async def connected(server: NatsServer, user: User) -> Bus:
-        bus = await asyncio.wait_for(Bus.connect(settings_of(server, user), user), 10)
-        made.append(bus)
-        return bus
-
-    yield connected
-    for bus in made:
-        await bus.close()
-
-
-@pytest_asyncio.fixture
-async def ledger(nats: NatsServer, connect: Connect) -> Bus:
-    """The bus as `jobs`, on the test's own server, with all streams and consumers."""
-    bus = await connect(nats, JOBS)
-    await provision.apply(bus)
-    return bus
-
+from tests.buses import Connect as Connect
+from tests.buses import connect as connect
 
 BOXES = """
     CREATE TABLE inbox (ce_id text PRIMARY KEY, received_at timestamptz NOT NULL DEFAULT now());

@@ -17,7 +17,7 @@ from anime_common.messages import Outgoing, read_envelope, uuid7
 from anime_common.outcomes import Unavailable
 from anime_common.pull import Pull, Pulled
 from anime_common.topology import ADMIN, COMMANDS, FACTS, GATEWAY, GENERATOR, JOBS, LEDGER, TOWER, worker_consumer
-from tests.common.conftest import Connect
+from tests.buses import Connect
 from tests.waiting import eventually
 
 

@@ -16,7 +16,7 @@ from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Poison, Unavailable
 from anime_common.pull import Pulled
 from anime_common.topology import COMMANDS, DEAD, JOBS_COMMANDS, TOWER
-from tests.common.conftest import Connect
+from tests.buses import Connect
 from tests.waiting import eventually
 
 

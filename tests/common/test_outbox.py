@@ -24,7 +24,8 @@ from anime_common.outbox import Inbox, Relay
 from anime_common.outcomes import Unavailable
 from anime_common.pull import Pulled
 from anime_common.topology import JOBS_COMMANDS, LEDGER, TOWER
-from tests.common.conftest import Connect, Scratch
+from tests.buses import Connect
+from tests.common.conftest import Scratch
 from tests.waiting import eventually
 
 

@@ -19,7 +19,7 @@ from anime_common.messages import uuid7
 from anime_common.outcomes import Refused, Unavailable, not_found
 from anime_common.rpc_contract import Empty, ProblemBody
 from anime_common.topology import ECHO, FILES, GATEWAY
-from tests.common.conftest import Connect
+from tests.buses import Connect
 from tests.waiting import eventually
 
 Answer = Callable[[OptimizeQuestion], Awaitable[BaseModel]]

@@ -32,7 +32,7 @@ from anime_common.topology import (
     stream_of,
     worker_consumer,
 )
-from tests.common.conftest import Connect
+from tests.buses import Connect
 
 
 class TestTable:

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from anime_cli.errors import ExitStatus
-from tests.e2e.conftest import Product
+from tests.stacks import Product
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

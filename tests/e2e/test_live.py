@@ -11,8 +11,9 @@ import pytest
 from httpx_sse import aconnect_sse
 from websockets.asyncio.client import connect
 
+from anime_common import topology
 from anime_common.messages import uuid7
-from tests.e2e.conftest import ENDED, Product, data
+from tests.stacks import ENDED, Product, data
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="session")]
@@ -174,3 +175,20 @@ async def test_all_adds_up(noop: Product) -> None:
 
     await eventually(quiet, within=30)
     await noop.audit()
+
+
+async def test_one_trace_follows_the_job_across_the_bus(noop: Product) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "Prefer": "wait=20"}
+    answer = await noop.http.post("/jobs", json={"prompt": "traced"}, headers=headers)
+    assert answer.json()["state"] == "completed"
+    async with noop.bus(topology.GATEWAY) as bus:
+        about = f"anime.evt.*.*.{answer.json()['id']}"
+        stored = [
+            *await bus.read(topology.LEDGER, 1, match=about),
+            *await bus.read(topology.FACTS, 1, match=about),
+        ]
+    kinds = {each.subject.split(".")[3] for each in stored}
+    assert kinds >= {"accepted", "started", "finished", "filing", "filed", "completed"}
+    traces = {each.subject.split(".")[3]: each.headers.get("traceparent", "none").split("-")[1:2] for each in stored}
+    assert set(map(tuple, traces.values())) == {(trace,)}, traces

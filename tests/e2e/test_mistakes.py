@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from anime_common.messages import uuid7
-from tests.e2e.conftest import Product
+from tests.stacks import Product
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="session")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from anime_common.messages import uuid7
-from tests.e2e.conftest import Product, data
+from tests.stacks import Product, data
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -114,3 +115,21 @@ async def test_nothing_is_left_over(sprite: Product) -> None:
     await eventually(lambda: not [path for path in staging.rglob("*") if path.is_file()])
     await sprite.audit()
     assert (await sprite.http.get(f"/jobs/{uuid7()}")).status_code == 404
+
+
+async def test_a_preview_is_seen_while_it_is_drawn(sprite: Product) -> None:
+    job = await sprite.submit("1girl, orange hair, beach", steps=60)
+    url = ""
+
+    async def previewed() -> bool:
+        nonlocal url
+        url = (await sprite.job(job["id"]))["progress"].get("preview_url") or ""
+        return bool(url)
+
+    await eventually(previewed, within=30, every=0.05)
+    seen = await sprite.http.get(f"/jobs/{job['id']}/preview")
+    assert seen.status_code == 200, url
+    assert seen.headers["content-type"] == "image/jpeg"
+    with Image.open(io.BytesIO(seen.content)) as image:
+        assert image.format == "JPEG"
+    await sprite.until(job["id"], "completed")

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from anime_common.messages import uuid7
-from tests.e2e.conftest import Product
+from tests.stacks import Product
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 

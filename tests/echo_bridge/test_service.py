@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
 from anime_cli.nats_server import NatsServer
-from anime_common import db, provision, rpc
+from anime_common import db, rpc
 from anime_common.bus import Bus
 from anime_common.contracts.echo import OPTIMIZE, OptimizeFailed, OptimizePrompt, OptimizeQuestion, PromptOptimized
-from anime_common.messages import Message, Outgoing, decode, read_envelope, uuid7
+from anime_common.messages import Message, Outgoing, uuid7
 from anime_common.outcomes import Refused
 from anime_common.service import Runtime
-from anime_common.settings import ServiceSettings
-from anime_common.topology import ECHO, FACTS, GATEWAY, JOBS, User
+from anime_common.topology import ECHO, FACTS, GATEWAY
 from anime_echo_bridge import handlers
 from anime_echo_bridge.__main__ import build
 from anime_echo_bridge.settings import EchoSettings
+from tests.buses import Connect, running, stored
 from tests.conftest import Database
 from tests.waiting import eventually
-
-
-async def bus_of(server: NatsServer, user: User, closing: AsyncExitStack) -> Bus:
-    settings = ServiceSettings(nats_url=server.url, nats_password_file=server.password_file(user.name))
-    bus = await asyncio.wait_for(Bus.connect(settings, user), 10)
-    closing.push_async_callback(bus.close)
-    return bus
-
-
-@pytest.fixture
-async def closing() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-async def ledger(nats: NatsServer, closing: AsyncExitStack) -> Bus:
-    bus = await bus_of(nats, JOBS, closing)
-    await provision.apply(bus)
-    return bus
 
 
 @pytest.fixture
@@ -53,45 +30,24 @@ async def pool(database: Database) -> AsyncIterator[db.Pool]:
 
 
 @pytest.fixture
-async def service(
-    nats: NatsServer, ledger: Bus, database: Database, tmp_path: Path, closing: AsyncExitStack
-) -> AsyncIterator[Runtime[EchoSettings]]:
-    access = database.access["echo"]
-    (secret := tmp_path / "secret").write_text(access.password or "")
+async def service(nats: NatsServer, ledger: Bus, database: Database) -> AsyncIterator[Runtime[EchoSettings]]:
     settings = EchoSettings(
-        nats_url=nats.url,
-        nats_password_file=nats.password_file("echo"),
-        postgres_dsn=access.dsn,
-        postgres_password_file=secret,
+        nats_url=nats.url, nats_password_file=nats.password_file("echo"), postgres_dsn=database.dsn("echo")
     )
-    bus = await bus_of(nats, ECHO, closing)
-    runtime = Runtime("echo", settings, bus, asyncio.Event(), {}, AsyncExitStack())
-    await build(runtime)
-    yield runtime
-    runtime.stop.set()
-    if runtime.tasks:
-        _, late = await asyncio.wait(set(runtime.tasks), timeout=5)
-        assert not late
-    await runtime.closing.aclose()
-    assert runtime.failure is None
+    async with running(ECHO, settings, build) as runtime:
+        yield runtime
 
 
 def asked(prompt: str = "Smile, Blue_Hair", repeat: int = 0, version: int = 1) -> OptimizePrompt:
     return OptimizePrompt(job_id=uuid7(), job_version=version, repeat=repeat, epoch=2, prompt=prompt, family="sprite")
 
 
-async def facts(ledger: Bus) -> list[tuple[str, Message]]:
-    found = await ledger.read(FACTS, 1)
-    envelopes = [read_envelope(each.subject, each.headers) for each in found]
-    return [(envelope.id, decode(envelope, each.data)) for envelope, each in zip(envelopes, found, strict=True)]
-
-
 async def answered(ledger: Bus, count: int) -> list[tuple[str, Message]]:
     async def enough() -> bool:
-        return len(await facts(ledger)) >= count
+        return len(await stored(ledger, FACTS)) >= count
 
     await eventually(enough)
-    return await facts(ledger)
+    return await stored(ledger, FACTS)
 
 
 async def test_a_command_is_answered_once_and_recorded(
@@ -137,9 +93,9 @@ async def test_a_refused_answer_is_told_with_its_reason(
 
 
 async def test_people_ask_without_a_job(
-    service: Runtime[EchoSettings], nats: NatsServer, closing: AsyncExitStack, pool: db.Pool
+    service: Runtime[EchoSettings], nats: NatsServer, connect: Connect, pool: db.Pool
 ) -> None:
-    gateway = await bus_of(nats, GATEWAY, closing)
+    gateway = await connect(nats, GATEWAY)
     found = await rpc.call(gateway, OPTIMIZE, OptimizeQuestion(prompt="Girl, smile", family="sprite"))
     assert found.prompt == "1girl, smile, masterpiece, best quality"
     assert await pool.fetchval("SELECT count(*) FROM optimizations WHERE job_id IS NULL") == 1
@@ -147,18 +103,18 @@ async def test_people_ask_without_a_job(
 
 
 async def test_a_database_that_is_away_keeps_nobody_from_an_answer(
-    service: Runtime[EchoSettings], nats: NatsServer, closing: AsyncExitStack
+    service: Runtime[EchoSettings], nats: NatsServer, connect: Connect
 ) -> None:
-    gateway = await bus_of(nats, GATEWAY, closing)
+    gateway = await connect(nats, GATEWAY)
     await service.closing.aclose()
     found = await rpc.call(gateway, OPTIMIZE, OptimizeQuestion(prompt="1girl"))
     assert found.prompt == "1girl, masterpiece, best quality"
 
 
 async def test_a_refused_question_says_why(
-    service: Runtime[EchoSettings], nats: NatsServer, closing: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+    service: Runtime[EchoSettings], nats: NatsServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway = await bus_of(nats, GATEWAY, closing)
+    gateway = await connect(nats, GATEWAY)
     monkeypatch.setattr(handlers, "validate", lambda *_: "no good")
     with pytest.raises(Refused) as refusal:
         await rpc.call(gateway, OPTIMIZE, OptimizeQuestion(prompt="1girl"))

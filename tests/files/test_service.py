@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from anime_cli.nats_server import NatsServer
-from anime_common import provision, rpc
+from anime_common import rpc
 from anime_common.artifacts import Artifacts, staging_key, staging_prefix
 from anime_common.bus import Bus
 from anime_common.contracts.files import (
@@ -28,62 +26,31 @@ from anime_common.contracts.files import (
     UpdateFile,
 )
 from anime_common.contracts.jobs import JobCompleted, JobEvent
-from anime_common.messages import Message, Outgoing, decode, read_envelope
+from anime_common.messages import Message, Outgoing
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
 from anime_common.service import Runtime
-from anime_common.settings import ServiceSettings
-from anime_common.topology import FACTS, FILES, GATEWAY, JOBS, User
+from anime_common.topology import FACTS, FILES, GATEWAY
 from anime_files.__main__ import build
 from anime_files.settings import FilesSettings
+from tests.buses import Connect, running, stored
 from tests.conftest import Database
 from tests.files.conftest import delivery, filing_of, job, picture, staged
 from tests.waiting import eventually
 
 
-async def bus_of(server: NatsServer, user: User, closing: AsyncExitStack) -> Bus:
-    settings = ServiceSettings(nats_url=server.url, nats_password_file=server.password_file(user.name))
-    bus = await asyncio.wait_for(Bus.connect(settings, user), 10)
-    closing.push_async_callback(bus.close)
-    return bus
-
-
-@pytest.fixture
-async def closing() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-async def ledger(nats: NatsServer, closing: AsyncExitStack) -> Bus:
-    bus = await bus_of(nats, JOBS, closing)
-    await provision.apply(bus)
-    return bus
-
-
 @pytest.fixture
 async def service(
-    nats: NatsServer, ledger: Bus, database: Database, tmp_path: Path, closing: AsyncExitStack
+    nats: NatsServer, ledger: Bus, database: Database, tmp_path: Path
 ) -> AsyncIterator[Runtime[FilesSettings]]:
-    access = database.access["files"]
-    (secret := tmp_path / "secret").write_text(access.password or "")
     settings = FilesSettings(
         nats_url=nats.url,
         nats_password_file=nats.password_file("files"),
-        postgres_dsn=access.dsn,
-        postgres_password_file=secret,
+        postgres_dsn=database.dsn("files"),
         artifacts_url=(tmp_path / "artifacts").as_uri(),
     )
-    bus = await bus_of(nats, FILES, closing)
-    runtime = Runtime("files", settings, bus, asyncio.Event(), {}, AsyncExitStack())
-    await build(runtime)
-    yield runtime
-    runtime.stop.set()
-    if runtime.tasks:
-        _, late = await asyncio.wait(set(runtime.tasks), timeout=5)
-        assert not late
-    await runtime.closing.aclose()
-    assert runtime.failure is None
+    async with running(FILES, settings, build) as runtime:
+        yield runtime
 
 
 async def publish(ledger: Bus, message: JobEvent) -> None:
@@ -91,11 +58,11 @@ async def publish(ledger: Bus, message: JobEvent) -> None:
 
 
 async def facts(ledger: Bus) -> list[Message]:
-    return [decode(read_envelope(each.subject, each.headers), each.data) for each in await ledger.read(FACTS, 1)]
+    return [message for _, message in await stored(ledger, FACTS)]
 
 
 async def test_from_the_event_to_the_question(
-    service: Runtime[FilesSettings], ledger: Bus, nats: NatsServer, closing: AsyncExitStack
+    service: Runtime[FilesSettings], ledger: Bus, nats: NatsServer, connect: Connect
 ) -> None:
     artifacts = Artifacts(service.settings.artifacts_url)
     data = picture((640, 480))
@@ -112,7 +79,7 @@ async def test_from_the_event_to_the_question(
     await publish(ledger, JobCompleted(job=filing.job.model_copy(update={"version": 6})))
     await eventually(lambda: not (artifacts.path(staging_prefix(filing.job.id)) or Path()).exists())
 
-    gateway = await bus_of(nats, GATEWAY, closing)
+    gateway = await connect(nats, GATEWAY)
     ref = FileRef(id=filed.outputs[0].file_id)
     file = await rpc.call(gateway, GET_FILE, ref)
     assert await artifacts.get(file.key) == data

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,16 @@ from anime_common.contracts.generator import (
     Offer,
     OfferedJob,
 )
-from anime_common.messages import Outgoing, decode, read_envelope
+from anime_common.messages import Outgoing
 from anime_common.service import Runtime
-from anime_common.settings import ServiceSettings
-from anime_common.topology import ADMIN, FACTS, GENERATOR, JOBS, User, worker_consumer
+from anime_common.topology import ADMIN, FACTS, GENERATOR, worker_consumer
 from anime_generator.__main__ import build
 from anime_generator.settings import GeneratorSettings
+from tests.buses import Connect, running, stored
 from tests.generator.builders import offer_to, write_registry
 from tests.waiting import eventually
 
 WORKER = "tower"
-
-
-async def bus_of(server: NatsServer, user: User, closing: AsyncExitStack) -> Bus:
-    settings = ServiceSettings(nats_url=server.url, nats_password_file=server.password_file(user.name))
-    bus = await asyncio.wait_for(Bus.connect(settings, user), 10)
-    closing.push_async_callback(bus.close)
-    return bus
 
 
 @dataclass
@@ -85,8 +77,7 @@ class Ledger:
 
     async def facts(self, job: OfferedJob | None = None) -> list[AttemptFact]:
         found = []
-        for stored in await self.bus.read(FACTS, 1):
-            fact = decode(read_envelope(stored.subject, stored.headers), stored.data)
+        for _, fact in await stored(self.bus, FACTS):
             assert isinstance(fact, AttemptFact)
             if job is None or fact.attempt_id == job.attempt_id:
                 found.append(fact)
@@ -105,57 +96,35 @@ class Ledger:
 
 
 @pytest.fixture
-async def closing() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-async def ledger(nats: NatsServer, closing: AsyncExitStack) -> Ledger:
-    bus = await bus_of(nats, JOBS, closing)
-    await provision.apply(bus)
-    await provision.ensure_consumer(bus, worker_consumer(WORKER))
-    found = Ledger(bus)
+async def ledger(ledger: Bus, nats: NatsServer, connect: Connect) -> Ledger:
+    await provision.ensure_consumer(ledger, worker_consumer(WORKER))
+    found = Ledger(ledger)
     # The ledger's own user hears heartbeats alone; people's telemetry is heard as the administrator.
-    watcher = await bus_of(nats, ADMIN, closing)
+    watcher = await connect(nats, ADMIN)
     await watcher.listen("anime.tel.>", found.hear)
     return found
 
 
 @asynccontextmanager
-async def running(nats: NatsServer, ledger: Ledger, folder: Path, **changes: Any) -> AsyncIterator[Runtime[Any]]:
+async def working(nats: NatsServer, ledger: Ledger, folder: Path, **changes: Any) -> AsyncIterator[Runtime[Any]]:
     """A generator with the no-op engine, up until the block ends; then it must have stopped in order."""
-    async with AsyncExitStack() as closing:
-        known: dict[str, Any] = {
-            "nats_url": nats.url,
-            "nats_password_file": nats.password_file("generator"),
-            "artifacts_url": (folder / "artifacts").as_uri(),
-            "worker": WORKER,
-            "device": "cpu",
-            "models": write_registry(folder, NOOP),
-            "heartbeat": 0.2,
-            "heartbeat_gap": 0.01,
-            "generator_engine_delay": 0.01,
-            "watchdog_floor": 1.0,
-            "stop_grace": 5.0,
-        } | changes
-        settings = GeneratorSettings(**known)
-        bus = await bus_of(nats, GENERATOR, closing)
-        runtime = Runtime("generator", settings, bus, asyncio.Event(), {}, AsyncExitStack())
-        before = len(ledger.beats)
-        await build(runtime)
-        closing.push_async_callback(_stopped, runtime)
+    known: dict[str, Any] = {
+        "nats_url": nats.url,
+        "nats_password_file": nats.password_file("generator"),
+        "artifacts_url": (folder / "artifacts").as_uri(),
+        "worker": WORKER,
+        "device": "cpu",
+        "models": write_registry(folder, NOOP),
+        "heartbeat": 0.2,
+        "heartbeat_gap": 0.01,
+        "generator_engine_delay": 0.01,
+        "watchdog_floor": 1.0,
+        "stop_grace": 5.0,
+    } | changes
+    before = len(ledger.beats)
+    async with running(GENERATOR, GeneratorSettings(**known), build) as runtime:
         await eventually(lambda: len(ledger.beats) > before and bool(ledger.last.models), within=30)
         yield runtime
-
-
-async def _stopped(runtime: Runtime[Any]) -> None:
-    runtime.stop.set()
-    if runtime.tasks:
-        _, late = await asyncio.wait(set(runtime.tasks), timeout=15)
-        assert not late
-    await runtime.closing.aclose()
-    assert runtime.failure is None
 
 
 NOOP = """
@@ -174,7 +143,7 @@ maximum = 512
 
 @pytest.fixture
 async def generator(nats: NatsServer, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Runtime[Any]]:
-    async with running(nats, ledger, tmp_path) as runtime:
+    async with working(nats, ledger, tmp_path) as runtime:
         yield runtime
 
 

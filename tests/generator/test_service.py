@@ -32,7 +32,7 @@ from anime_common.service import Runtime
 from anime_common.topology import FACTS
 from anime_generator.metadata import read_png
 from tests.generator.builders import offered
-from tests.generator.conftest import Ledger, running
+from tests.generator.conftest import Ledger, working
 from tests.waiting import eventually
 
 
@@ -284,7 +284,7 @@ async def test_stopping_releases_what_waits_lets_what_runs_end_and_says_goodbye(
 ) -> None:
     first, hold = held_at(tmp_path)
     second = offered()
-    async with running(nats, ledger, tmp_path) as runtime:
+    async with working(nats, ledger, tmp_path) as runtime:
         await ledger.offer(first)
         await ledger.offer(second)
         await eventually(lambda: second.attempt_id in ledger.held() and at_step(ledger, first, 1)())
@@ -298,7 +298,7 @@ async def test_stopping_releases_what_waits_lets_what_runs_end_and_says_goodbye(
 
 async def test_stopping_gives_back_what_does_not_end_in_time(nats: NatsServer, ledger: Ledger, tmp_path: Path) -> None:
     job, _ = held_at(tmp_path)
-    async with running(nats, ledger, tmp_path, generator_finish_grace=0.1) as runtime:
+    async with working(nats, ledger, tmp_path, generator_finish_grace=0.1) as runtime:
         await ledger.offer(job)
         await eventually(at_step(ledger, job, 1))
         runtime.stop.set()

@@ -21,11 +21,10 @@ from anime_common.messages import Message, Outgoing, decode, read_envelope, uuid
 from anime_common.outcomes import Unavailable
 from anime_common.pull import Pull
 from anime_common.service import Runtime
-from anime_common.settings import ServiceSettings
-from anime_common.topology import User
 from anime_jobs.__main__ import build
 from anime_jobs.settings import JobsSettings
 from tests.builders import heartbeat, request
+from tests.buses import Connect, connected, running
 from tests.conftest import Database
 from tests.waiting import eventually
 
@@ -57,12 +56,11 @@ class World:
     orders: list[Control] = field(default_factory=list)
 
     def jobs_settings(self, **changes: Any) -> JobsSettings:
-        own = self.database.access["jobs"]
         return JobsSettings(
             **(QUICK | changes),
             nats_url=self.nats.url,
             nats_password_file=self.nats.password_file("jobs"),
-            postgres_dsn=with_password(own.dsn, own.password),
+            postgres_dsn=self.database.dsn("jobs"),
         )
 
     async def hear(self, received: Received) -> None:
@@ -101,14 +99,8 @@ class World:
                 await asyncio.sleep(0.005)
 
     async def job(self, job_id: UUID) -> JobView:
-        gateway = await Bus.connect(self.settings(topology.GATEWAY), topology.GATEWAY)
-        try:
+        async with connected(self.nats, topology.GATEWAY) as gateway:
             return await rpc.call(gateway, GET_JOB, JobQuestion(job=str(job_id)))
-        finally:
-            await gateway.close()
-
-    def settings(self, user: User) -> ServiceSettings:
-        return ServiceSettings(nats_url=self.nats.url, nats_password_file=self.nats.password_file(user.name))
 
     async def fact(self, cls: type[AttemptFact], worker: Worker, offered: OfferedJob, **fields: Any) -> None:
         """Report as a worker."""
@@ -124,12 +116,6 @@ class World:
         )
         ident = f"1:generator:{cls.wire}:{offered.job_id}:{offered.attempt_id}"
         await self.generator.publish(Outgoing(fact, ident))
-
-
-def with_password(dsn: str, password: str | None) -> str:
-    """A DSN that carries its password."""
-    head, at, tail = dsn.partition("@")
-    return f"{head}:{password}{at}{tail}" if password else dsn
 
 
 def _about(event: Message) -> UUID | None:
@@ -182,26 +168,19 @@ class Worker:
 
 
 @pytest_asyncio.fixture
-async def world(nats: NatsServer, database: Database) -> AsyncIterator[World]:
+async def world(nats: NatsServer, database: Database, connect: Connect) -> World:
     """The bus and the database without the ledger running."""
-
-    async def connected(user: User) -> Bus:
-        settings = ServiceSettings(nats_url=nats.url, nats_password_file=nats.password_file(user.name))
-        return await Bus.connect(settings, user)
-
     found = World(
         nats,
         database,
-        tower=await connected(topology.TOWER),
-        generator=await connected(topology.GENERATOR),
-        files=await connected(topology.FILES),
-        echo=await connected(topology.ECHO),
+        tower=await connect(nats, topology.TOWER),
+        generator=await connect(nats, topology.GENERATOR),
+        files=await connect(nats, topology.FILES),
+        echo=await connect(nats, topology.ECHO),
     )
     await found.tower.listen("anime.live.jobs.>", found.hear)
     await found.generator.listen("anime.ctl.generator.*", found.obey)
-    yield found
-    for bus in (found.tower, found.generator, found.files, found.echo):
-        await bus.close()
+    return found
 
 
 @dataclass(slots=True)
@@ -209,6 +188,7 @@ class Service:
     """A running instance of the ledger."""
 
     runtime: Runtime[JobsSettings]
+    up: AsyncExitStack
 
     async def ready(self) -> bool:
         try:
@@ -217,22 +197,16 @@ class Service:
             return False
 
     async def stop(self) -> None:
-        self.runtime.stop.set()
-        if self.runtime.tasks:
-            await asyncio.wait(set(self.runtime.tasks), timeout=10)
-        await self.runtime.closing.aclose()
-        await self.runtime.bus.close()
-        assert self.runtime.failure is None, self.runtime.failure
+        await self.up.aclose()
 
 
 async def start_ledger(world: World, **changes: Any) -> Service:
     """Start an instance in this process."""
-    settings = world.jobs_settings(**changes)
-    bus = await Bus.connect(settings, topology.JOBS)
-    runtime = Runtime("jobs", settings, bus, asyncio.Event(), {}, AsyncExitStack())
-    await build(runtime)
-    service = Service(runtime)
-    await eventually(service.ready)
+    async with AsyncExitStack() as up:
+        runtime = await up.enter_async_context(running(topology.JOBS, world.jobs_settings(**changes), build))
+        service = Service(runtime, up)
+        await eventually(service.ready)
+        service.up = up.pop_all()
     return service
 
 

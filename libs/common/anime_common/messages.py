@@ -145,11 +145,15 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to be published, with its identity. `extra` fills subject tokens that are no fields."""
+    """A message to be published, with its identity. `extra` fills subject tokens that are no fields.
+
+    `traceparent` is the trace it belongs to, when that is not the running one.
+    """
 
     message: Message
     id: str
     extra: tuple[tuple[str, str], ...] = ()
+    traceparent: str | None = None
 
     @property
     def subject(self) -> str:
@@ -168,8 +172,8 @@ def ce_headers(out: Outgoing, *, source: str, now: datetime, traceparent: str | 
         "content-type": JSON,
         "Nats-Msg-Id": out.id,
     }
-    if traceparent:
-        headers["traceparent"] = traceparent
+    if trace := out.traceparent or traceparent:
+        headers["traceparent"] = trace
     return headers
 
 

@@ -59,7 +59,8 @@ class Desk:
     def _do(self, effect: Effect) -> None:
         assert self._reporter is not None
         if isinstance(effect, Report):
-            self._reporter.report(effect.fact)
+            attempt = self.worker.attempts.get(effect.fact.attempt_id)
+            self._reporter.report(effect.fact, attempt.traceparent if attempt else None)
         elif isinstance(effect, Interrupt):
             self._host.stop(effect.attempts)
         elif isinstance(effect, Forget):

@@ -173,7 +173,8 @@ def take_offer(worker: Worker, offer: Offer, now: datetime, traceparent: str | N
         progress = AttemptProgress(
             job_id=job.job_id, attempt_id=job.attempt_id, phase=Phase.LOADING, images=job.settings.count
         )
-        attempts[job.attempt_id] = Attempt(job, offer.offer_id, offer.epoch, progress, traceparent=traceparent)
+        trace = job.traceparent or traceparent
+        attempts[job.attempt_id] = Attempt(job, offer.offer_id, offer.epoch, progress, traceparent=trace)
     held = replace(worker, attempts=attempts, epoch=max(worker.epoch, offer.epoch))
     if worker.draining:
         return release(held, (job.attempt_id for job in new), "the worker drains", now)

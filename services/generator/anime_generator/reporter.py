@@ -56,10 +56,11 @@ class Reporter:
         """Whether every fact is confirmed or forgotten."""
         return not self._latest
 
-    def report(self, fact: AttemptFact) -> None:
-        """Publish a fact, after those about the same attempt that were reported before."""
+    def report(self, fact: AttemptFact, traceparent: str | None = None) -> None:
+        """Publish a fact in its job's own trace, after those about the same attempt that were reported before."""
         before = self._latest.get(fact.attempt_id)
-        self._latest[fact.attempt_id] = self._spawn(self._deliver(fact, before), f"fact {fact_id(fact)}")
+        out = Outgoing(fact, fact_id(fact), traceparent=traceparent)
+        self._latest[fact.attempt_id] = self._spawn(self._deliver(fact, out, before), f"fact {out.id}")
 
     def forget(self, attempts: tuple[UUID, ...]) -> None:
         """Stop publishing about these attempts; what is stored already stays."""
@@ -78,12 +79,12 @@ class Reporter:
         """Stop publishing altogether: the service ends."""
         self.forget(tuple(self._latest))
 
-    async def _deliver(self, fact: AttemptFact, before: asyncio.Task[Any] | None) -> None:
+    async def _deliver(self, fact: AttemptFact, out: Outgoing, before: asyncio.Task[Any] | None) -> None:
         mine = asyncio.current_task()
         try:
             if before is not None:
                 await asyncio.shield(before)
-            await self._confirm(fact)
+            await self._confirm(fact, out)
         except asyncio.CancelledError:
             if before is not None:
                 before.cancel()
@@ -97,8 +98,7 @@ class Reporter:
         if isinstance(fact, AttemptFinished):
             await hit("generator.after_finished")
 
-    async def _confirm(self, fact: AttemptFact) -> None:
-        out = Outgoing(fact, fact_id(fact))
+    async def _confirm(self, fact: AttemptFact, out: Outgoing) -> None:
         pause = FIRST_PAUSE
         while True:
             try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -246,7 +246,7 @@ class Dispatcher:
                 if fresh is None or fresh.job.version != record.job.version or fresh.repeat != record.repeat:
                     continue
                 after, messages = await advance(connection, fresh, message, self.ledger.moment())
-                sent += messages
+                sent += _traced(messages, after)
                 self._note(record, after, message, repeated)
             sent += [outgoing(self._offer(records)) for records in repeated.values()]
             await outbox.add(connection, sent, "jobs")
@@ -308,7 +308,7 @@ class Dispatcher:
             message = Dispatch(offer.worker, offer.incarnation, uuid7(), offer_id)
             after, messages = await advance(connection, record, message, self.ledger.moment())
             given.append(after)
-            events += messages
+            events += _traced(messages, after)
         if not given:
             return []
         metrics.OFFERS.labels(kind="made").inc()
@@ -326,6 +326,7 @@ class Dispatcher:
                 code=record.job.code,
                 project=record.job.project,
                 settings=record.job.settings,
+                traceparent=record.traceparent,
             )
             for record in records
             if record.job.attempt_id is not None and record.job.settings is not None
@@ -348,6 +349,11 @@ class Dispatcher:
         for name, count in state.counts.items():
             metrics.JOBS.labels(state=name.value).set(count)
         await self.bus.tell(state)
+
+
+def _traced(messages: Iterable[Outgoing], record: Record) -> list[Outgoing]:
+    """Messages in the trace of the request behind the job: the scheduler itself runs in nobody's."""
+    return [replace(each, traceparent=record.traceparent) for each in messages]
 
 
 def _is_due(record: Record, now: datetime) -> bool:

@@ -33,6 +33,7 @@ from anime_common.contracts.jobs import (
 from anime_common.contracts.vocabulary import JobState, ModelInfo
 from anime_common.messages import TOKEN, Message, Outgoing
 from anime_common.outcomes import Refused, not_found
+from anime_common.tracing import current_traceparent
 from anime_jobs import admission, projects, roster, store
 from anime_jobs.changes import advance, moment, outgoing
 from anime_jobs.codes import new_code
@@ -145,6 +146,7 @@ async def _new_record(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         seed=seed,
+        traceparent=current_traceparent(),
         deadline=at.now + timedelta(seconds=at.policy.prepare_nudge) if preparing else None,
     )
 

@@ -79,6 +79,7 @@ class Record:
     prompt: str
     negative_prompt: str | None
     seed: int
+    traceparent: str | None = None
     incarnation: UUID | None = None
     offer_id: UUID | None = None
     repeat: int = 0

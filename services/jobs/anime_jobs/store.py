@@ -26,13 +26,25 @@ _PUBLIC = (
     "updated_at", "queued_at", "dispatched_at", "started_at", "ended_at",
 )
 _PRIVATE = (
-    "request_hash", "prompt", "negative_prompt", "seed", "incarnation", "offer_id", "repeat", "deadline", "next_try_at",
-    "filing_date", "run_alone",
+    "request_hash", "prompt", "negative_prompt", "seed", "traceparent", "incarnation", "offer_id", "repeat", "deadline",
+    "next_try_at", "filing_date", "run_alone",
 )
 # fmt: on
 _COLUMNS = (*_PUBLIC, *_JSON, *_PRIVATE, "staged", "end_as")
 _FIXED = frozenset(
-    {"id", "code", "epoch", "client", "project_id", "request", "request_hash", "created_at", "parent_id", "seed"}
+    {
+        "id",
+        "code",
+        "epoch",
+        "client",
+        "project_id",
+        "request",
+        "request_hash",
+        "created_at",
+        "parent_id",
+        "seed",
+        "traceparent",
+    }
 )
 _MUTABLE = tuple(name for name in _COLUMNS if name not in _FIXED)
 

@@ -88,6 +88,7 @@ class OfferedJob(Model):
     code: str
     project: str
     settings: Settings
+    traceparent: str | None = Field(None, description="W3C trace context of the request behind the job.")
 
 
 class Offer(Message, wire="jobs.offer", kind=Kind.OFFER, subject="anime.dispatch.{worker}"):

@@ -58,6 +58,7 @@ CREATE TABLE jobs (
     negative_prompt text,
     prompt_note text,
     seed bigint NOT NULL,
+    traceparent text,
     not_before timestamptz,
     next_try_at timestamptz,
     paused boolean NOT NULL DEFAULT false,

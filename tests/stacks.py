@@ -1,24 +1,35 @@
-"""The whole product as real processes, seen from outside: HTTP, SSE, WebSocket, NATS, the database, the disk."""
+"""The whole product as real processes, seen from outside: HTTP, SSE, the command line, the bus, the database, the disk."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import httpx
+import pytest
 import pytest_asyncio
 from httpx_sse import ServerSentEvent, aconnect_sse
 
+from anime_cli.nats_server import NatsServer
 from anime_cli.settings import StackSettings
 from anime_cli.stack import Stack
+from anime_common.bus import Bus
 from anime_common.db import split_password
+from anime_common.topology import User
+from tests.buses import connected
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = Path(sys.executable).parent
+"""Where `python` and `anime` lie."""
 
 NOOP_MODELS = """
 default = "noop"
@@ -58,7 +69,42 @@ QUICK = {
     "ANIME_TICK": "0.2",
     "ANIME_LEADER_IDLE_TIMEOUT": "3",
 }
+FREE_PORTS = ("gateway_port", "health_port", "nats_port", "nats_monitor_port", "postgres_port")
+"""The ports of a stack, which are 0, any free one, for a stack that runs beside others."""
+
 ENDED = {"completed", "failed", "cancelled"}
+
+
+class Ran(NamedTuple):
+    """How a program ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def ended(process: asyncio.subprocess.Process, within: float = 60.0) -> Ran:
+    """Wait for a program and read what it says; one that is late is killed, and fails the test."""
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), within)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+async def start(*command: str, cwd: Path, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start a program that sees none of our settings but those given; what it says goes into pipes."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ANIME_")}
+    return await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env={**clean, **env},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 @dataclass(slots=True)
@@ -67,10 +113,35 @@ class Product:
 
     stack: Stack
     http: httpx.AsyncClient
-    artifacts: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.artifacts = self.stack.settings.home / "artifacts"
+    @property
+    def home(self) -> Path:
+        return self.stack.settings.home
+
+    @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def nats(self) -> NatsServer:
+        assert self.stack.parts.nats is not None
+        return self.stack.parts.nats
+
+    def bus(self, user: User) -> AbstractAsyncContextManager[Bus]:
+        """A connection to the stack's bus, for one block."""
+        return connected(self.nats, user)
+
+    async def start(self, *command: str) -> asyncio.subprocess.Process:
+        """Start a program as somebody at this product's home does."""
+        return await start(*command, cwd=self.home, env={"ANIME_HOME": str(self.home)})
+
+    async def run(self, *command: str) -> Ran:
+        """Run a program as somebody at this product's home does, to its end."""
+        return await ended(await self.start(*command))
+
+    async def anime(self, *arguments: str) -> Ran:
+        """Run the `anime` command."""
+        return await self.run(str(PROGRAMS / "anime"), *arguments)
 
     async def submit(self, prompt: str = "1girl, blue hair", **fields: Any) -> dict[str, Any]:
         """Submit a job; it must be taken."""
@@ -166,16 +237,14 @@ class Product:
 
 def settings_of(home: Path) -> StackSettings:
     """A stack beside others: free ports, quick restarts."""
-    return StackSettings(
-        home=home,
-        gateway_port=0,
-        health_port=0,
-        nats_port=0,
-        nats_monitor_port=0,
-        postgres_port=0,
-        restart_delay=0.1,
-        restart_delay_max=0.5,
-    )
+    ports: dict[str, Any] = dict.fromkeys(FREE_PORTS, 0)
+    return StackSettings(home=home, restart_delay=0.1, restart_delay_max=0.5, **ports)
+
+
+@pytest.fixture
+def stack_settings(tmp_path: Path) -> StackSettings:
+    """Settings for a whole stack of this test's own."""
+    return settings_of(tmp_path / "home")
 
 
 @asynccontextmanager
@@ -188,7 +257,7 @@ async def product(home: Path, env: Mapping[str, Mapping[str, str]]) -> AsyncIter
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def noop(tmp_path_factory: Any) -> AsyncIterator[Product]:
+async def noop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
     """The product with an engine that draws nothing, quickly; its clocks run fast."""
     home = tmp_path_factory.mktemp("noop")
     models = home / "models.toml"
@@ -198,7 +267,7 @@ async def noop(tmp_path_factory: Any) -> AsyncIterator[Product]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def sprite(tmp_path_factory: Any) -> AsyncIterator[Product]:
+async def sprite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
     """The product as people get it, with the built-in model."""
     async with product(tmp_path_factory.mktemp("sprite"), {}) as found:
         yield found
