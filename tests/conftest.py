@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs servers by what it asks for; whole stacks come last, so that their processes disturb no others."""
+    """Mark what needs servers by what it asks for; whole stacks come last: their processes slow the others down."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & SERVER_FIXTURES:

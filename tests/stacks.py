@@ -1,4 +1,4 @@
-"""The whole product as real processes, seen from outside: HTTP, SSE, the command line, the bus, the database, the disk."""
+"""The whole product as real processes, seen from outside: HTTP, SSE, commands, the bus, the database, the disk."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -188,7 +188,6 @@ class Service:
     """A running instance of the ledger."""
 
     runtime: Runtime[JobsSettings]
-    up: AsyncExitStack
 
     async def ready(self) -> bool:
         try:
@@ -196,23 +195,18 @@ class Service:
         except (ApiError, Unavailable):
             return False
 
-    async def stop(self) -> None:
-        await self.up.aclose()
 
-
-async def start_ledger(world: World, **changes: Any) -> Service:
-    """Start an instance in this process."""
-    async with AsyncExitStack() as up:
-        runtime = await up.enter_async_context(running(topology.JOBS, world.jobs_settings(**changes), build))
-        service = Service(runtime, up)
+@asynccontextmanager
+async def ledger_running(world: World, **changes: Any) -> AsyncIterator[Service]:
+    """An instance in this process, until the block ends."""
+    async with running(topology.JOBS, world.jobs_settings(**changes), build) as runtime:
+        service = Service(runtime)
         await eventually(service.ready)
-        service.up = up.pop_all()
-    return service
+        yield service
 
 
 @pytest_asyncio.fixture
 async def ledger(world: World) -> AsyncIterator[Service]:
     """The ledger running on the test's servers."""
-    service = await start_ledger(world)
-    yield service
-    await service.stop()
+    async with ledger_running(world) as service:
+        yield service

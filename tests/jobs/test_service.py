@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -35,7 +36,7 @@ from anime_common.contracts.vocabulary import JobState, Phase, Priority
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Refused
 from tests.builders import held, output, request, staged
-from tests.jobs.conftest import Service, Worker, World, start_ledger
+from tests.jobs.conftest import Service, Worker, World, ledger_running
 from tests.waiting import eventually
 
 
@@ -292,20 +293,19 @@ async def test_priority_and_pause_decide_the_order(world: World, ledger: Service
 
 
 async def test_only_one_of_two_instances_schedules_and_the_other_takes_over(world: World) -> None:
-    one, two = await start_ledger(world), await start_ledger(world)
     worker = Worker(world)
-    try:
-        first = await world.submit()
-        (offered,) = (await worker.offer()).jobs
-        await finish(world, worker, offered)
-        await file(world, offered)
-        await world.event("completed", first)
-        await one.stop()
-        second = await world.submit()
-        (offered,) = (await worker.offer()).jobs
-        assert offered.job_id == second
-    finally:
-        await two.stop()
+    async with AsyncExitStack() as leader:
+        await leader.enter_async_context(ledger_running(world))
+        async with ledger_running(world):
+            first = await world.submit()
+            (offered,) = (await worker.offer()).jobs
+            await finish(world, worker, offered)
+            await file(world, offered)
+            await world.event("completed", first)
+            await leader.aclose()
+            second = await world.submit()
+            (offered,) = (await worker.offer()).jobs
+            assert offered.job_id == second
 
 
 async def test_a_broker_that_lost_everything_is_rebuilt_and_the_job_ends(world: World, ledger: Service) -> None:

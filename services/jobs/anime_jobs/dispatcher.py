@@ -43,6 +43,7 @@ PER_PROJECT = 64
 
 FACTS_CACHE = 0.2
 STORE_HEARTBEAT = 10.0
+PRUNE_INTERVAL = 3600.0
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Dispatcher:
     _since: float = 0.0
     _applied: float = 0.0
     _queue_told: float = 0.0
+    _pruned: float = 0.0
 
     def wake(self) -> None:
         """Something has changed."""
@@ -135,6 +137,7 @@ class Dispatcher:
         for order in verdict.orders:
             await self.bus.tell(order)
         await self._tell_queue(connection)
+        await self._prune(connection)
 
     async def _apply_topology(self) -> None:
         loop = asyncio.get_running_loop()
@@ -339,6 +342,12 @@ class Dispatcher:
             incarnation=first.incarnation,
             jobs=jobs,
         )
+
+    async def _prune(self, connection: store.Connection) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pruned == 0.0 or loop.time() - self._pruned > PRUNE_INTERVAL:
+            self._pruned = loop.time()
+            await roster.prune(connection)
 
     async def _tell_queue(self, connection: store.Connection) -> None:
         loop = asyncio.get_running_loop()

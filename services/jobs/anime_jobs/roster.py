@@ -62,3 +62,9 @@ async def lose_worker(connection: Connection, worker: str, incarnation: UUID) ->
     await connection.execute(
         "UPDATE workers SET status = 'lost' WHERE worker = $1 AND incarnation = $2", worker, incarnation
     )
+
+
+async def prune(connection: Connection) -> None:
+    """Forget lost incarnations and refused submits that nobody can come back for: streams keep nothing that long."""
+    await connection.execute("DELETE FROM lost_incarnations WHERE at < now() - interval '31 days'")
+    await connection.execute("DELETE FROM refusals WHERE at < now() - interval '31 days'")
