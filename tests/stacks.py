@@ -91,6 +91,7 @@ async def ended(process: asyncio.subprocess.Process, within: float = 60.0) -> Ra
         if process.returncode is None:
             process.kill()
             await process.wait()
+    assert process.returncode is not None
     return Ran(process.returncode, out.decode(), err.decode())
 
 

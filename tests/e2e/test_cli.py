@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -13,55 +12,38 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from anime_cli.errors import ExitStatus
-from tests.stacks import Product
+from tests.stacks import PROGRAMS, ROOT, Product, Ran, ended
 from tests.waiting import eventually
 
-ROOT = Path(__file__).resolve().parents[2]
+ANIME = str(PROGRAMS / "anime")
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def start(product: Product, *command: str) -> asyncio.subprocess.Process:
-    """Start a program with the environment of somebody at this product's home."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ANIME_")}
-    return await asyncio.create_subprocess_exec(
-        *command,
-        cwd=product.stack.settings.home,
-        env=env | {"ANIME_HOME": str(product.stack.settings.home)},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def ended(process: asyncio.subprocess.Process, within: float = 60.0) -> tuple[int, str, str]:
-    out, err = await asyncio.wait_for(process.communicate(), within)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
-async def anime(product: Product, *arguments: str) -> tuple[int, str, str]:
-    return await ended(await start(product, sys.executable, "-m", "anime_cli.main", *arguments))
-
-
 async def test_a_picture_from_the_command_line(noop: Product) -> None:
-    status, out, err = await anime(noop, "generate", "1girl, [red] hair", "--count", "2", "--seed", "5", "--watch")
+    status, out, err = await noop.anime("generate", "1girl, [red] hair", "--count", "2", "--seed", "5", "--watch")
     assert status == ExitStatus.OK, err
     places = [Path(line.removeprefix("picture: ")) for line in out.splitlines() if line.startswith("picture: ")]
     assert len(places) == 2
     assert all(place.is_file() and place.is_relative_to(noop.artifacts) for place in places)
     code = out.split()[0]
-    status, out, _ = await anime(noop, "jobs", code, "--json")
+    status, out, _ = await noop.anime("jobs", code, "--json")
     job = json.loads(out)
     assert (job["state"], job["settings"]["seed"], job["request"]["prompt"]) == ("completed", 5, "1girl, [red] hair")
-    status, out, _ = await anime(noop, "jobs", code)
+    status, out, _ = await noop.anime("jobs", code)
     assert str(places[0]) in out
-    assert (await anime(noop, "cancel", code))[0] == ExitStatus.CONFLICT
-    assert (await anime(noop, "retry", code))[0] == ExitStatus.CONFLICT
+    assert (await noop.anime("cancel", code))[0] == ExitStatus.CONFLICT
+    assert (await noop.anime("retry", code))[0] == ExitStatus.CONFLICT
+
+
+async def test_a_failed_job_fails_the_command(noop: Product) -> None:
+    status, _, err = await noop.anime("generate", "noop: fail=permanent", "--watch")
+    assert status == ExitStatus.FAILED, err
+    assert "Traceback" not in err
 
 
 async def test_watching_ends_with_the_job_and_leaves_it_alone(noop: Product) -> None:
     job = await noop.submit("1girl, slow", steps=150, count=8)
-    watching = await start(noop, sys.executable, "-m", "anime_cli.main", "watch", job["code"], "--json")
+    watching = await noop.start(ANIME, "watch", job["code"], "--json")
     assert watching.stdout is not None
     first = json.loads(await asyncio.wait_for(watching.stdout.readline(), 30))
     assert first["progress"]["job_id"] == job["id"]
@@ -70,16 +52,16 @@ async def test_watching_ends_with_the_job_and_leaves_it_alone(noop: Product) -> 
     assert status == ExitStatus.INTERRUPTED
     assert f"job {job['code']} goes on" in err
     assert (await noop.job(job["id"]))["state"] not in {"cancelled", "failed"}
-    status, _, err = await anime(noop, "cancel", job["code"])
+    status, _, err = await noop.anime("cancel", job["code"])
     assert status == ExitStatus.OK, err
-    status, _, err = await anime(noop, "watch", job["code"])
+    status, _, err = await noop.anime("watch", job["code"])
     assert status == ExitStatus.FAILED
     assert "was cancelled" in err
 
 
 async def test_watching_goes_on_when_the_gateway_restarts(noop: Product) -> None:
     job = await noop.submit("1girl, patient", steps=150, count=2)
-    watching = await start(noop, sys.executable, "-m", "anime_cli.main", "watch", job["code"], "--json")
+    watching = await noop.start(ANIME, "watch", job["code"], "--json")
     assert watching.stdout is not None
     await asyncio.wait_for(watching.stdout.readline(), 30)
     await noop.stack.restart("gateway")
@@ -89,17 +71,17 @@ async def test_watching_goes_on_when_the_gateway_restarts(noop: Product) -> None
 
 
 async def test_projects_files_and_the_state_of_the_whole(noop: Product) -> None:
-    status, _, err = await anime(noop, "projects", "create", "Night Market", "--slug", "night-market")
+    status, _, err = await noop.anime("projects", "create", "Night Market", "--slug", "night-market")
     assert status == ExitStatus.OK, err
-    assert (await anime(noop, "projects", "create", "Again", "--slug", "night-market"))[0] == ExitStatus.CONFLICT
-    assert (await anime(noop, "generate", "1girl, lanterns", "-P", "night-market", "--watch"))[0] == ExitStatus.OK
-    status, out, _ = await anime(noop, "files", "list", "--project", "night-market", "--json")
+    assert (await noop.anime("projects", "create", "Again", "--slug", "night-market"))[0] == ExitStatus.CONFLICT
+    assert (await noop.anime("generate", "1girl, lanterns", "-P", "night-market", "--watch"))[0] == ExitStatus.OK
+    status, out, _ = await noop.anime("files", "list", "--project", "night-market", "--json")
     (file,) = json.loads(out)["items"]
-    target = noop.stack.settings.home / "copy.png"
-    assert (await anime(noop, "files", "get", file["id"], "-o", str(target)))[0] == ExitStatus.OK
+    target = noop.home / "copy.png"
+    assert (await noop.anime("files", "get", file["id"], "-o", str(target)))[0] == ExitStatus.OK
     assert target.read_bytes() == (noop.artifacts / file["key"]).read_bytes()
     for command in ("queue", "models", "generators"):
-        status, out, err = await anime(noop, command, "--json")
+        status, out, err = await noop.anime(command, "--json")
         assert status == ExitStatus.OK, err
         assert json.loads(out)
 
@@ -108,25 +90,29 @@ async def test_projects_files_and_the_state_of_the_whole(noop: Product) -> None:
     ("arguments", "status", "said"),
     [
         (("generate", "1girl", "--steps", "900"), ExitStatus.USAGE, "steps: "),
+        (("generate", "1girl", "--width", "70"), ExitStatus.USAGE, "width: "),
         (("generate", "  "), ExitStatus.USAGE, "prompt: "),
         (("generate", "1girl", "--model", "nowhere"), ExitStatus.USAGE, "model: "),
         (("generate", "1girl", "--project", "nowhere"), ExitStatus.USAGE, "project: "),
         (("generate", "x" * 4001), ExitStatus.USAGE, "prompt: "),
         (("jobs", "zzzzzzzz"), ExitStatus.NOT_FOUND, "zzzzzzzz"),
         (("watch", "zzzzzzzz"), ExitStatus.NOT_FOUND, "zzzzzzzz"),
+        (("cancel", "zzzzzzzz"), ExitStatus.NOT_FOUND, "zzzzzzzz"),
         (("projects", "show", "nowhere"), ExitStatus.NOT_FOUND, "nowhere"),
+        (("jobs", "--url", "http://127.0.0.1:9"), ExitStatus.UNREACHABLE, "http://127.0.0.1:9"),
     ],
 )
 async def test_mistakes_name_the_field(
     noop: Product, arguments: tuple[str, ...], status: ExitStatus, said: str
 ) -> None:
-    found, out, err = await anime(noop, *arguments)
+    found, out, err = await noop.anime(*arguments)
     assert (found, out) == (status, ""), err
     assert said in err
+    assert "Traceback" not in err
 
 
 async def test_the_doctor_finds_nothing_wrong(noop: Product) -> None:
-    status, out, _ = await anime(noop, "doctor", "--json")
+    status, out, _ = await noop.anime("doctor", "--json")
     found = json.loads(out)
     assert status == ExitStatus.OK, [one for one in found["findings"] if one["verdict"] == "wrong"]
     about = {one["about"] for one in found["findings"]}
@@ -136,7 +122,7 @@ async def test_the_doctor_finds_nothing_wrong(noop: Product) -> None:
 async def test_the_doctor_sees_what_is_down(noop: Product) -> None:
     await noop.stack.halt("files")
     try:
-        status, out, _ = await anime(noop, "doctor", "--json")
+        status, out, _ = await noop.anime("doctor", "--json")
     finally:
         await noop.stack.resume("files")
     wrong = {one["about"] for one in json.loads(out)["findings"] if one["verdict"] == "wrong"}
@@ -145,11 +131,16 @@ async def test_the_doctor_sees_what_is_down(noop: Product) -> None:
 
 
 class TestExample:
-    async def run(self, product: Product, prompt: str, settings: dict[str, object]) -> tuple[int, str, str]:
-        example, secrets = ROOT / "examples" / "publish_a_job.py", product.stack.settings.home / "secrets"
-        command = (sys.executable, str(example), prompt, "--settings", json.dumps(settings))
-        places = ("--url", product.stack.parts.nats_url, "--password-file", str(secrets / "nats-tower"))
-        return await ended(await start(product, *command, *places))
+    async def run(self, product: Product, prompt: str, settings: dict[str, object]) -> Ran:
+        command = (
+            sys.executable,
+            str(ROOT / "examples" / "publish_a_job.py"),
+            prompt,
+            "--settings",
+            json.dumps(settings),
+        )
+        places = ("--url", product.nats.url, "--password-file", str(product.nats.password_file("tower")))
+        return await product.run(*command, *places)
 
     async def test_makes_a_picture(self, noop: Product) -> None:
         status, out, err = await self.run(noop, "1girl, from another service", {"seed": 7})
@@ -178,7 +169,7 @@ class TestExample:
 
 
 async def test_the_demo_uses_the_stack_that_runs(noop: Product) -> None:
-    status, out, err = await anime(noop, "demo", "--seed", "3", "--", "-dashes and 'quotes'")
+    status, out, err = await noop.anime("demo", "--seed", "3", "--", "-dashes and 'quotes'")
     assert status == ExitStatus.OK, err
     picture = Path(out.splitlines()[-1].removeprefix("picture: "))
     assert picture.is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -12,23 +11,12 @@ import pytest
 from anime_cli.errors import ExitStatus
 from anime_cli.process import command_line
 from anime_cli.stack_file import read_stack_file
+from tests.stacks import FREE_PORTS, PROGRAMS, Ran, ended, start
 
-PORTS = ("GATEWAY_PORT", "HEALTH_PORT", "NATS_PORT", "NATS_MONITOR_PORT", "POSTGRES_PORT")
 
-
-async def demo(home: Path, *arguments: str) -> tuple[int, str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ANIME_")}
-    env |= {"ANIME_HOME": str(home), **{f"ANIME_{name}": "0" for name in PORTS}}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "anime_cli.main", "demo", *arguments),
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 110)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+async def demo(home: Path, *arguments: str) -> Ran:
+    env = {"ANIME_HOME": str(home), **{f"ANIME_{name.upper()}": "0" for name in FREE_PORTS}}
+    return await ended(await start(str(PROGRAMS / "anime"), "demo", *arguments, cwd=home.parent, env=env), within=110)
 
 
 def left_running(home: Path) -> list[str]:

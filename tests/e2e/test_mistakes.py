@@ -1,12 +1,7 @@
-"""The usual mistakes of people: the exact field is named, over HTTP as problem details and in the command line."""
+"""The usual mistakes of people: the exact field is named, as problem details."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +10,6 @@ from anime_common.messages import uuid7
 from tests.stacks import Product
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="session")]
-
-ANIME = str(Path(sys.executable).with_name("anime"))
 
 REQUESTS: list[tuple[str, Any, int, str]] = [
     ("no prompt", {}, 422, "prompt"),
@@ -97,63 +90,3 @@ async def test_a_completed_job_cannot_be_cancelled_or_retried(noop: Product) -> 
         answer = await noop.http.post(f"/jobs/{job['id']}/{verb}")
         assert answer.status_code == 409, answer.text
         assert "completed" in answer.json()["detail"]
-
-
-async def anime(noop: Product, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line against the stack."""
-    command = [ANIME, *arguments, "--url", noop.stack.url]
-    return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "told"),
-    [
-        (["generate", "x", "--project", "nowhere"], 2, "project"),
-        (["generate", "x", "--width", "70"], 2, "width"),
-        (["generate", "x", "--model", "unknown"], 2, "model"),
-        (["generate", "   "], 2, "prompt"),
-        (["jobs", "nocode00"], 4, "nocode00"),
-        (["cancel", "nocode00"], 4, "nocode00"),
-        (["watch", "nocode00"], 4, "nocode00"),
-        (["projects", "show", "nowhere"], 4, "nowhere"),
-    ],
-)
-async def test_the_command_line_says_what_is_wrong(noop: Product, arguments: list[str], status: int, told: str) -> None:
-    run = await anime(noop, *arguments)
-    assert run.returncode == status, run.stdout + run.stderr
-    assert told in run.stderr
-    assert "Traceback" not in run.stderr
-
-
-async def test_the_command_line_runs_a_job_to_its_end(noop: Product) -> None:
-    made = await anime(noop, "projects", "create", "From the shell", "--json")
-    assert made.returncode == 0, made.stderr
-    slug = json.loads(made.stdout)["slug"]
-    run = await anime(noop, "generate", "noop: step_ms=5", "--project", slug, "--count", "2", "--watch", "--json")
-    assert run.returncode == 0, run.stderr
-    code = json.loads(run.stdout.strip().splitlines()[-1])["job"]["code"]
-    shown = await anime(noop, "jobs", code, "--json")
-    found = json.loads(shown.stdout)
-    assert (found["state"], found["project"], len(found["outputs"])) == ("completed", slug, 2)
-    human = await anime(noop, "jobs")
-    assert code in human.stdout
-    failing = await anime(noop, "generate", "noop: fail=permanent", "--watch")
-    assert failing.returncode == 1
-    assert (await anime(noop, "queue")).returncode == 0
-    assert (await anime(noop, "generators")).returncode == 0
-    assert (await anime(noop, "models")).returncode == 0
-
-
-async def test_nobody_there_is_said_so(noop: Product) -> None:
-    run = await asyncio.to_thread(
-        subprocess.run,
-        [ANIME, "jobs", "--url", "http://127.0.0.1:9"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 3, run.stderr
-    assert "http://127.0.0.1:9" in run.stderr

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from anime_common.messages import uuid7
-from tests.stacks import Product, data
+from tests.stacks import ROOT, Product, data
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
-ROOT = Path(__file__).parents[2]
 
 
 async def test_from_http_to_the_filed_picture(sprite: Product) -> None:
@@ -71,20 +67,10 @@ async def test_the_same_seed_is_the_same_picture(sprite: Product) -> None:
 
 
 async def test_an_outside_publisher_does_the_same_over_nats(sprite: Product) -> None:
-    nats = sprite.stack.parts.nats
-    assert nats is not None
-    script = [sys.executable, "examples/publish_a_job.py", "1girl, green hair, forest"]
-    where = ["--url", nats.url, "--password-file", str(nats.password_file("tower"))]
-    run = await asyncio.to_thread(
-        subprocess.run,
-        [*script, *where],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr + run.stdout
+    where = ["--url", sprite.nats.url, "--password-file", str(sprite.nats.password_file("tower"))]
+    example = str(ROOT / "examples" / "publish_a_job.py")
+    status, out, err = await sprite.run(sys.executable, example, "1girl, green hair, forest", *where)
+    assert status == 0, err + out
     found = await sprite.http.get("/jobs", params={"client": "tower"})
     (job,) = found.json()["items"]
     done = await sprite.until(job["id"], "completed")

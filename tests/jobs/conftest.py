@@ -29,7 +29,7 @@ from tests.conftest import Database
 from tests.waiting import eventually
 
 QUICK: dict[str, Any] = {
-    "worker_lost_after": 1.0,
+    "worker_lost_after": 15.0,
     "offer_repeat": 0.4,
     "offer_repeats": 2,
     "offer_rest": 0.2,

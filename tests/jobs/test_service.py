@@ -205,7 +205,12 @@ async def test_an_ignored_offer_is_repeated_then_given_again(world: World, ledge
     assert offer.jobs[0].attempt == 2
 
 
-async def test_a_silent_worker_loses_its_job_and_must_renew(world: World, ledger: Service) -> None:
+async def test_a_silent_worker_loses_its_job_and_must_renew(world: World) -> None:
+    async with ledger_running(world, worker_lost_after=1.0):
+        await _silence(world)
+
+
+async def _silence(world: World) -> None:
     worker = Worker(world)
     job_id = await world.submit()
     offer = await worker.offer()
