@@ -21,7 +21,7 @@ from anime_common.failpoints import FailpointError
 from anime_common.leader import Leader
 from anime_common.messages import Envelope, Message, Outgoing, uuid7
 from anime_common.outbox import Inbox, Relay
-from anime_common.outcomes import Unavailable
+from anime_common.outcomes import Poison, Unavailable
 from anime_common.pull import Pulled
 from anime_common.topology import JOBS_COMMANDS, LEDGER, TOWER
 from tests.buses import Connect
@@ -271,3 +271,9 @@ async def test_from_command_to_event_through_a_database_that_fails(
 
 async def _answered(bus: Bus, number: int) -> bool:
     return (await bus.stream_state(LEDGER)).last >= number
+
+
+def test_a_message_that_no_stream_takes_never_gets_into_the_outbox() -> None:
+    huge = CommandRefused(command_id="c", client="tower", status=400, code="x", message="y" * outbox.MAX_MESSAGE)
+    with pytest.raises(Poison, match="the most is"):
+        outbox.rows_of([Outgoing(huge, "c:1")], "jobs")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from opentelemetry.trace import SpanKind
 
-from anime_common import db, failpoints, metrics
+from anime_common import db, failpoints, metrics, topology
 from anime_common.clock import happens
 from anime_common.messages import Message, Outgoing, ce_headers
-from anime_common.outcomes import Unavailable
+from anime_common.outcomes import Poison, Unavailable
 from anime_common.tracing import current_traceparent, span
 
 if TYPE_CHECKING:
@@ -101,14 +101,20 @@ async def first_seen(connection: Connection, ids: Sequence[str]) -> set[str]:
     return {row["ce_id"] for row in rows}
 
 
+MAX_MESSAGE = min(stream.max_msg_size for stream in topology.STREAMS)
+"""Bytes of headers and body that every stream takes."""
+
 Row = tuple[str, str, str, bytes]
 """What the outbox keeps of a message: aggregate, subject, headers as JSON, body."""
 
 
 def rows_of(outgoing: Sequence[Outgoing], source: str) -> list[Row]:
-    """The outbox rows of messages, under the running trace."""
+    """The outbox rows of messages, under the running trace.
+
+    Raises Poison for a message that no stream would ever take: once in the outbox it would hold up its aggregate for ever.
+    """
     now, traceparent = datetime.now(UTC), current_traceparent()
-    return [
+    rows = [
         (
             out.subject.rsplit(".", 1)[-1],
             out.subject,
@@ -117,6 +123,10 @@ def rows_of(outgoing: Sequence[Outgoing], source: str) -> list[Row]:
         )
         for out in outgoing
     ]
+    for _, subject, headers, body in rows:
+        if len(headers) + len(body) > MAX_MESSAGE:
+            raise Poison(f"a message for {subject} would have {len(body)} bytes: the most is {MAX_MESSAGE}")
+    return rows
 
 
 async def insert(connection: Connection, rows: Sequence[Row]) -> None:

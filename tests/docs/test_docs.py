@@ -1,0 +1,163 @@
+"""What the documentation shows is executed: commands, configuration, links."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from pydantic_settings import BaseSettings
+from typer.testing import CliRunner
+
+from anime_cli.main import app
+from anime_cli.settings import ClientSettings, StackSettings
+from anime_common import topology
+from anime_echo_bridge.settings import EchoSettings
+from anime_files.settings import FilesSettings
+from anime_gateway.settings import GatewaySettings
+from anime_generator.engines import ENGINES
+from anime_generator.registry import BUILT_IN, load_registry
+from anime_generator.settings import GeneratorSettings
+from anime_jobs.settings import JobsSettings
+from tests.docs.markdown import Document, documents, read
+from tests.stacks import ROOT, Product, ended
+
+DOCUMENTS = documents()
+README = read(ROOT / "README.md")
+DOOR = "http://127.0.0.1:8328"
+SETTINGS: tuple[type[BaseSettings], ...] = (
+    StackSettings, ClientSettings, JobsSettings, GeneratorSettings, FilesSettings, EchoSettings, GatewaySettings,
+)  # fmt: skip
+
+on_the_stack = pytest.mark.asyncio(loop_scope="session")
+
+
+def name_of(document: Document) -> str:
+    return str(document.path.relative_to(ROOT))
+
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+
+
+@each_document
+def test_what_is_linked_exists(document: Document) -> None:
+    for link in document.links():
+        file, _, anchor = link.partition("#")
+        target = (document.path.parent / file).resolve() if file else document.path
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in read(target).anchors(), link
+
+
+@each_document
+def test_what_make_is_told_to_make_is_a_target(document: Document) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    code = [*document.commands("make"), *(span for span in document.spans() if re.search(r"(^|\s)make\b", span))]
+    for command in code:
+        words = shlex.split(command)
+        arguments = words[words.index("make") + 1 :]
+        assert {word for word in arguments if "=" not in word} <= targets, command
+        for setting in (word.partition("=")[0] for word in arguments if "=" in word):
+            assert f"$({setting})" in makefile or f"export {setting}" in makefile, command
+
+
+@each_document
+def test_the_settings_it_names_exist(document: Document) -> None:
+    known = {f"ANIME_{field.upper()}" for settings in SETTINGS for field in settings.model_fields}
+    streams = {stream.name for stream in topology.STREAMS}
+    text = "\n".join([document.prose, *(block.text for block in document.blocks)])
+    for name in set(re.findall(r"\bANIME_[A-Z0-9_]+\*?", text)) - streams:
+        assert name in known or (name.endswith("_*") and any(each.startswith(name[:-1]) for each in known)), name
+
+
+@pytest.fixture
+def runner() -> Iterator[CliRunner]:
+    yield CliRunner()
+    structlog.reset_defaults()
+
+
+@each_document
+def test_the_commands_of_anime_exist_with_their_options(document: Document, runner: CliRunner) -> None:
+    """`--help` comes last: whatever stands before it has been parsed by then, and nothing is carried out."""
+    for command in [*document.commands(".venv/bin/anime"), *document.commands("anime")]:
+        said = runner.invoke(app, [*shlex.split(command)[1:], "--help"])
+        assert said.exit_code == 0, f"{command}: {said.output}"
+
+
+def registry_folder(folder: Path, document: Document) -> Path:
+    """A folder with the document's `models.toml`, and the built-in model wherever the file says that one lies."""
+    text = document.block("toml").text.replace('"/srv/models', f'"{folder}')
+    for source in re.findall(r'^(?:source|config) = "([^"]+)"', text, re.MULTILINE):
+        model = BUILT_IN / "sprite"
+        (folder / source).symlink_to(
+            model / "unet" / "diffusion_pytorch_model.safetensors" if source.endswith(".safetensors") else model
+        )
+    (folder / "models.toml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["README.md", "services/generator/README.md"])
+def test_the_registry_it_shows_is_read(name: str, tmp_path: Path) -> None:
+    folder = registry_folder(tmp_path, read(ROOT / name))
+    registry = load_registry(folder / "models.toml", frozenset(ENGINES))
+    spec = registry.models[registry.default]
+    assert (spec.default, spec.preload, spec.engine) == (True, True, "diffusers")
+    assert spec.source is not None
+    assert spec.source.exists()
+    assert set(registry.models) == {registry.default, "sprite"}
+
+
+@on_the_stack
+class TestCurl:
+    pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the commands shown are curl's")
+
+    def command(self, product: Product, containing: str) -> tuple[str, ...]:
+        (found,) = [command for command in README.commands("curl") if containing in command]
+        assert DOOR in found
+        return "bash", "-c", f"exec {found.replace(DOOR, product.stack.url)}"
+
+    async def test_makes_a_picture(self, noop: Product) -> None:
+        status, out, err = await noop.run(*self.command(noop, "Prefer: wait"))
+        assert status == 0, err
+        job = json.loads(out)
+        assert (job["state"], job["settings"]["seed"]) == ("completed", 42)
+        assert noop.picture(job).is_file()
+
+    async def test_hears_everything_as_it_happens(self, noop: Product) -> None:
+        curl = await noop.start(*self.command(noop, "/events"))
+        assert curl.stdout is not None
+        event: dict[str, str] = {}
+        async with asyncio.timeout(30):
+            while not (line := (await curl.stdout.readline()).decode()).isspace() or "data" not in event:
+                assert line, "the stream ended"
+                field, _, value = line.strip().partition(":")
+                event[field] = value.strip()
+        curl.terminate()
+        await ended(curl)
+        assert event["event"] == "snapshot"
+        assert event["id"]
+        assert "jobs" in json.loads(event["data"])
+
+
+@on_the_stack
+@pytest.mark.parametrize("name", ["README.md", "docs/first-picture.md"])
+async def test_the_commands_of_anime_do_what_they_say(noop: Product, name: str) -> None:
+    commands = read(ROOT / name).commands(".venv/bin/anime")
+    assert commands
+    said = {}
+    for command in commands:
+        status, out, err = await noop.anime(*shlex.split(command)[1:])
+        assert status == 0, f"{command}: {out}{err}"
+        said[shlex.split(command)[1]] = out
+    places = re.findall(r"^picture: (.+)$", said["generate"], re.MULTILINE)
+    assert places
+    assert all(Path(place).is_file() for place in places)
+    assert said["generate"].split()[0] in said["jobs"]
