@@ -20,7 +20,7 @@ from anime_common import db, failpoints
 from anime_common.artifacts import Artifacts, staging_key
 from anime_common.consume import Delivery
 from anime_common.contracts.jobs import Job, JobEvent, JobFiling
-from anime_common.contracts.vocabulary import GenerationRequest, JobState, Priority, Sampler, Settings, StagedOutput
+from anime_common.contracts.vocabulary import JobState, Sampler, StagedOutput
 from anime_common.messages import REGISTRY, Envelope, Message, uuid7
 from anime_common.pull import Pulled
 from anime_files.copying import Copier
@@ -28,6 +28,7 @@ from anime_files.handlers import Ledger
 from anime_files.model import DEFAULT_TEMPLATE
 from anime_files.queries import Library
 from anime_files.sweeper import Sweeper
+from tests import builders
 from tests.conftest import Database
 
 DAY = date(2026, 3, 14)
@@ -45,15 +46,12 @@ def picture(size: tuple[int, int] = (64, 48), colour: str = "teal", kind: str = 
 
 def staged(data: bytes, index: int = 0, size: tuple[int, int] = (64, 48), **changes: Any) -> StagedOutput:
     known: dict[str, Any] = {
-        "index": index,
-        "seed": 7 + index,
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
-        "media_type": "image/png",
         "width": size[0],
         "height": size[1],
     }
-    return StagedOutput.model_validate(known | changes)
+    return builders.staged(index, **known | changes)
 
 
 def job(state: JobState = JobState.FILING, **changes: Any) -> Job:
@@ -61,34 +59,24 @@ def job(state: JobState = JobState.FILING, **changes: Any) -> Job:
         "id": uuid7(),
         "code": f"code{next(_codes):04d}",
         "version": 5,
-        "epoch": 1,
         "state": state,
-        "client": "gateway",
         "project_id": PROJECT,
         "project": "sky",
-        "priority": Priority.NORMAL,
-        "request": GenerationRequest(prompt="1girl, blue hair"),
         "attempt_id": uuid7(),
+        "settings": None,
         "created_at": NOW,
         "updated_at": NOW,
+        "queued_at": None,
     }
-    return Job.model_validate(known | changes)
+    return builders.job(**known | changes)
 
 
 def filing_of(
     known: Job, outputs: Sequence[StagedOutput], *, prompt: str = "1girl, blue hair", repeat: int = 0
 ) -> JobFiling:
     assert known.attempt_id is not None
-    settings = Settings(
-        prompt=prompt,
-        model="sprite",
-        width=64,
-        height=48,
-        steps=4,
-        guidance=4.0,
-        sampler=Sampler.EULER,
-        seed=7,
-        count=max(len(outputs), 1),
+    settings = builders.settings(
+        prompt=prompt, model="sprite", height=48, sampler=Sampler.EULER, count=max(len(outputs), 1)
     )
     return JobFiling(
         job=known, attempt_id=known.attempt_id, repeat=repeat, staged=tuple(outputs), settings=settings, date=DAY

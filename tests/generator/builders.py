@@ -13,23 +13,13 @@ from anime_common.messages import uuid7
 from anime_generator.engines import ENGINES
 from anime_generator.engines.protocol import Drawn, EngineEvent, PhaseBegan, Previewed, Stepped, Warned
 from anime_generator.registry import Defaults, ModelSpec, Option, load_registry
+from tests import builders
 
 PROMPT = "1girl, pink hair, twintails, smile, night sky"
 
 
 def settings(**changes: object) -> Settings:
-    usual = Settings(
-        prompt=PROMPT,
-        negative_prompt="low quality, blurry",
-        model="noop",
-        width=64,
-        height=64,
-        steps=4,
-        guidance=4.0,
-        sampler=Sampler.DPMPP_2M,
-        seed=7,
-    )
-    return usual.model_copy(update=changes)
+    return builders.settings(prompt=PROMPT, negative_prompt="low quality, blurry").model_copy(update=changes)
 
 
 def offered(attempt: int = 1, **changes: object) -> OfferedJob:

@@ -111,7 +111,7 @@ Row = tuple[str, str, str, bytes]
 def rows_of(outgoing: Sequence[Outgoing], source: str) -> list[Row]:
     """The outbox rows of messages, under the running trace.
 
-    Raises Poison for a message that no stream would ever take: once in the outbox it would hold up its aggregate for ever.
+    Raises Poison for a message that no stream would ever take: it would hold up its aggregate for ever.
     """
     now, traceparent = datetime.now(UTC), current_traceparent()
     rows = [
