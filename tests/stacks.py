@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from anime_common.bus import Bus
 from anime_common.db import split_password
 from anime_common.topology import User
 from tests.buses import connected
+from tests.faults.oracle import Report, audit
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -214,26 +215,9 @@ class Product:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == output["sha256"]
         return path
 
-    async def audit(self) -> None:
-        """What must hold whenever nothing runs: rows, files and leftovers add up."""
-        counts = await self.row(
-            "SELECT count(*) FILTER (WHERE state NOT IN ('completed', 'failed', 'cancelled')) AS open,"
-            " (SELECT count(*) FROM (SELECT job_id FROM ledger.attempts WHERE outcome = 'finished'"
-            "   GROUP BY job_id, id HAVING count(*) > 1) twice) AS twice FROM ledger.jobs"
-        )
-        assert (counts["open"], counts["twice"]) == (0, 0)
-        named = await self.row(
-            "SELECT coalesce(array_agg(o ->> 'key'), '{}') AS keys FROM ledger.jobs, jsonb_array_elements(outputs) o"
-        )
-        keys = list(named["keys"])
-        assert len(set(keys)) == len(keys)
-        assert all((self.artifacts / key).is_file() for key in keys)
-        indexed = await self.row("SELECT count(*) AS n FROM library.files WHERE state = 'filed'")
-        assert indexed["n"] == len(keys)
-        for path in self.artifacts.rglob("*"):
-            key = str(path.relative_to(self.artifacts))
-            if path.is_file() and not key.startswith(("thumbnails/", "staging/", "health/")):
-                assert key in keys, f"an orphan: {key}"
+    async def audit(self, *, accepted: Collection[str] = (), dead: int | None = None, within: float = 30.0) -> Report:
+        """What must hold whenever nothing runs: rows, events, files and leftovers add up."""
+        return await audit(self.stack, accepted=accepted, dead=dead, within=within)
 
 
 def settings_of(home: Path) -> StackSettings:
