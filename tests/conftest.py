@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,12 @@ pytest_plugins = ["tests.buses", "tests.stacks"]
 for _name in [name for name in os.environ if name.startswith("ANIME_")]:
     del os.environ[_name]
 
+# A shell that starts us in the background has SIGINT ignored, and programs that we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SERVER_FIXTURES = {"nats", "nats_server", "postgres_server", "database"}
-STACK_FIXTURES = {"stack_settings", "noop", "sprite"}
+STACK_FIXTURES = {"stack_settings", "noop", "sprite", "faulty"}
 TEMPLATE = "anime_template"
 
 hypothesis.settings.register_profile("tower", deadline=None, print_blob=True)

@@ -140,15 +140,19 @@ class TestPull:
             ids += [read_envelope(one.subject, one.headers).id for one in await fetch_all(pull, 1)]
         assert set(ids) == {before.id, after.id, last.id}
 
-    async def test_a_consumer_that_is_not_there(self, ledger: Bus) -> None:
-        pull = await ledger.pull(COMMANDS, "nobody")
+    async def test_a_consumer_that_is_not_there(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
+        generator = await connect(nats, GENERATOR)
+        pull = await generator.pull(worker_consumer("nobody").stream, "worker-nobody")
         with pytest.raises(Unavailable, match="there is no such consumer"):
             await pull.fetch(1, 5.0)
 
-    async def test_a_consumer_that_goes_away_and_comes_back(self, ledger: Bus) -> None:
+    async def test_a_consumer_that_goes_away_and_comes_back(
+        self, ledger: Bus, nats: NatsServer, connect: Connect
+    ) -> None:
+        generator = await connect(nats, GENERATOR)
         worker = worker_consumer("tower-0")
         await provision.ensure_consumer(ledger, worker)
-        pull = await ledger.pull(worker.stream, worker.name)
+        pull = await generator.pull(worker.stream, worker.name)
         fetching = asyncio.create_task(pull.fetch(1, 30.0))
         await eventually(lambda: _has_pull(ledger, worker.stream, worker.name))
         await provision.delete_consumer(ledger, worker.stream, worker.name)
@@ -199,24 +203,27 @@ class TestRead:
         generator = await connect(nats, GENERATOR)
         for number in range(2):
             await generator.store(f"anime.evt.generator.started.{number}", {"Status": "204"}, b"")
-        assert len(await generator.read(FACTS, 1)) == 2
+        assert len(await ledger.read(FACTS, 1)) == 2
 
-    async def test_a_stream_that_is_not_there(self, ledger: Bus) -> None:
+    async def test_a_stream_that_is_not_there(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
+        admin = await connect(nats, ADMIN)
         with pytest.raises(Unavailable, match="NOWHERE could not be read"):
-            await ledger.read("NOWHERE", 1)
+            await admin.read("NOWHERE", 1)
 
-    async def test_the_state_of_a_stream(self, ledger: Bus) -> None:
+    async def test_the_state_of_a_stream(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
         assert (await ledger.stream_state(LEDGER)).last == 0
         published = await ledger.store("anime.evt.jobs.queued.x", {}, b"")
         state = await ledger.stream_state(LEDGER)
         assert (state.first, state.last) == (1, published.sequence)
-        await ledger.api(f"STREAM.DELETE.{LEDGER}")
+        admin = await connect(nats, ADMIN)
+        await admin.api(f"STREAM.DELETE.{LEDGER}")
         await provision.apply(ledger)
         assert (await ledger.stream_state(LEDGER)).created > state.created
 
-    async def test_errors_of_the_api_carry_their_code(self, ledger: Bus) -> None:
+    async def test_errors_of_the_api_carry_their_code(self, nats: NatsServer, connect: Connect) -> None:
+        admin = await connect(nats, ADMIN)
         with pytest.raises(ApiError, match="stream not found") as caught:
-            await ledger.api("STREAM.INFO.NOWHERE")
+            await admin.api("STREAM.INFO.NOWHERE")
         assert caught.value.code == provision.STREAM_NOT_FOUND
 
 

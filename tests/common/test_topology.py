@@ -81,7 +81,11 @@ class TestTable:
             may_create = any(
                 subject_matches(pattern, f"$JS.API.{verb}")
                 for pattern in user.may_publish()
-                for verb in ("STREAM.CREATE.X", "CONSUMER.CREATE.X", "CONSUMER.DURABLE.CREATE.X.Y")
+                for verb in (
+                    f"STREAM.CREATE.{FACTS}",
+                    f"CONSUMER.CREATE.{FACTS}",
+                    f"CONSUMER.DURABLE.CREATE.{FACTS}.jobs-facts",
+                )
             )
             assert may_create == (user in {JOBS, ADMIN}), user.name
 
@@ -118,13 +122,20 @@ class TestApply:
     async def test_twice_changes_nothing(self, ledger: Bus) -> None:
         assert await provision.apply(ledger) == []
 
-    async def test_mends_what_differs_and_what_is_gone(self, ledger: Bus) -> None:
-        await ledger.api(f"CONSUMER.DELETE.{FACTS}.jobs-facts")
+    async def test_mends_what_differs_and_what_is_gone(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
+        admin = await connect(nats, ADMIN)
+        await admin.api(f"CONSUMER.DELETE.{FACTS}.jobs-facts")
         info = await ledger.api(f"STREAM.INFO.{LEDGER}")
         await ledger.api(f"STREAM.UPDATE.{LEDGER}", {**info["config"], "max_bytes": 1 << 20})
         assert await provision.apply(ledger) == [LEDGER, "jobs-facts"]
         info = await ledger.api(f"STREAM.INFO.{LEDGER}")
         assert info["config"]["max_bytes"] == 4 << 30
+
+    async def test_the_time_for_an_ack_can_be_chosen(self, ledger: Bus) -> None:
+        assert await provision.apply(ledger, ack_wait=2.5) == [consumer.name for consumer in CONSUMERS]
+        info = await ledger.api(f"CONSUMER.INFO.{FACTS}.jobs-facts")
+        assert info["config"]["ack_wait"] == 2_500_000_000
+        assert await provision.apply(ledger, ack_wait=2.5) == []
 
     async def test_a_worker_gets_its_consumer_once(self, ledger: Bus) -> None:
         assert await provision.ensure_consumer(ledger, worker_consumer("tower-0"))

@@ -36,6 +36,59 @@ REQUESTS: list[tuple[str, Any, int, str]] = [
     ("a control character as project", {"prompt": "x", "project": "a\u0000"}, 422, "project"),
     ("a path as project", {"prompt": "x", "project": "../../etc"}, 422, "project"),
     ("an unknown model", {"prompt": "x", "model": "unknown"}, 422, "model"),
+    ("nothing as prompt", {"prompt": None}, 422, "prompt"),
+    ("a list as prompt", {"prompt": ["x"]}, 422, "prompt"),
+    ("a delete character", {"prompt": "a\u007f\u0000b"}, 422, "prompt"),
+    ("too long a negative prompt", {"prompt": "x", "negative_prompt": "x" * 4001}, 422, "negative_prompt"),
+    ("a negative prompt of another type", {"prompt": "x", "negative_prompt": {}}, 422, "negative_prompt"),
+    ("half a step", {"prompt": "x", "steps": 3.5}, 422, "steps"),
+    ("negative steps", {"prompt": "x", "steps": -(10**30)}, 422, "steps"),
+    ("a huge number of steps", {"prompt": "x", "steps": 10**30}, 422, "steps"),
+    ("no pictures", {"prompt": "x", "count": 0}, 422, "count"),
+    ("a fraction as seed", {"prompt": "x", "seed": 0.5}, 422, "seed"),
+    ("a text as seed", {"prompt": "x", "seed": "42"}, 422, "seed"),
+    ("a seed of a hundred digits", {"prompt": "x", "seed": 10**100}, 422, "seed"),
+    ("negative guidance", {"prompt": "x", "guidance": -1}, 422, "guidance"),
+    ("a text as guidance", {"prompt": "x", "guidance": "7"}, 422, "guidance"),
+    ("a huge guidance", {"prompt": "x", "guidance": 1e308}, 422, "guidance"),
+    ("a negative side", {"prompt": "x", "height": -64}, 422, "height"),
+    ("a side of a million", {"prompt": "x", "width": 1_000_000}, 422, "width"),
+    ("a sampler of another type", {"prompt": "x", "sampler": 1}, 422, "sampler"),
+    ("a priority in capitals", {"prompt": "x", "priority": "NORMAL"}, 422, "priority"),
+    ("no time at all", {"prompt": "x", "not_before": "tomorrow"}, 422, "not_before"),
+    ("a day that does not exist", {"prompt": "x", "not_before": "2030-02-30T00:00:00Z"}, 422, "not_before"),
+    ("a word as truth value", {"prompt": "x", "optimize": "yes"}, 422, "optimize"),
+    ("an absolute path as project", {"prompt": "x", "project": "/etc/passwd"}, 422, "project"),
+    ("a path with backslashes as project", {"prompt": "x", "project": "..\\up"}, 422, "project"),
+    ("dots as project", {"prompt": "x", "project": ".."}, 422, "project"),
+    ("an encoded path as project", {"prompt": "x", "project": "%2e%2e%2fup"}, 422, "project"),
+    ("a number as project", {"prompt": "x", "project": 1}, 422, "project"),
+    ("a path as model", {"prompt": "x", "model": "../../model.safetensors"}, 422, "model"),
+    ("another web address as model", {"prompt": "x", "model": "http://evil.example/m"}, 422, "model"),
+    ("a field of the answer", {"prompt": "x", "state": "completed"}, 422, "state"),
+    ("a field of the attributes", {"prompt": "x", "__class__": {}}, 422, "__class__"),
+    ("an id of one's own", {"prompt": "x", "id": str(uuid7())}, 422, "id"),
+]
+
+RAW: list[tuple[str, bytes, str, int, str]] = [
+    ("no body", b"", "application/json", 400, "malformed_json"),
+    ("half a body", b'{"prompt": "x"', "application/json", 400, "malformed_json"),
+    ("a comma too many", b'{"prompt": "x",}', "application/json", 400, "malformed_json"),
+    ("two bodies", b'{"prompt": "x"}{"prompt": "y"}', "application/json", 400, "malformed_json"),
+    ("a comment", b'{"prompt": "x" /* here */}', "application/json", 400, "malformed_json"),
+    ("a control character in the text", b'{"prompt": "a\nb"}', "application/json", 400, "malformed_json"),
+    ("not UTF-8", b'{"prompt": "\xff\xfe"}', "application/json", 400, "malformed_json"),
+    ("UTF-16", '{"prompt": "x"}'.encode("utf-16"), "application/json", 400, "malformed_json"),
+    ("a lone surrogate", b'{"prompt": "\\ud800"}', "application/json", 400, "malformed_json"),
+    ("deep nesting", b'{"prompt": ' + b"[" * 100_000, "application/json", 400, "malformed_json"),
+    ("a list", b"[]", "application/json", 422, "invalid"),
+    ("a text", b'"x"', "application/json", 422, "invalid"),
+    ("nothing", b"null", "application/json", 422, "invalid"),
+    ("too large", b'{"prompt": "' + b"x" * (257 * 1024) + b'"}', "application/json", 413, "too_large"),
+    ("a form", b"prompt=x", "application/x-www-form-urlencoded", 415, "not_json"),
+    ("plain text", b'{"prompt": "x"}', "text/plain", 415, "not_json"),
+    ("another charset", b'{"prompt": "x"}', "application/json; charset=latin-1", 415, "not_json"),
+    ("XML", b"<prompt>x</prompt>", "application/xml", 415, "not_json"),
 ]
 
 
@@ -48,6 +101,17 @@ async def test_a_bad_request_names_its_field(noop: Product, what: str, body: Any
     assert (problem["field"], problem["status"]) == (field, status)
     assert problem["code"]
     assert problem["detail"]
+
+
+@pytest.mark.parametrize(("what", "content", "kind", "status", "code"), RAW, ids=[case[0] for case in RAW])
+async def test_what_cannot_be_read_is_refused(
+    noop: Product, what: str, content: bytes, kind: str, status: int, code: str
+) -> None:
+    answer = await noop.http.post("/jobs", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code
+    assert "Traceback" not in answer.text
 
 
 @pytest.mark.parametrize(

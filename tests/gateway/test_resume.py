@@ -14,7 +14,7 @@ from anime_common.bus import Received
 from anime_common.contracts.files import Filed
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Outgoing
-from anime_common.topology import FACTS, LEDGER
+from anime_common.topology import ADMIN, FACTS, LEDGER
 from anime_gateway.cursor import Cursor, Mark
 from anime_gateway.feed import Feed
 from tests import builders
@@ -109,12 +109,13 @@ async def test_an_id_that_leads_nowhere_is_reset(
         assert [each["id"] for each in snapshot.data["jobs"]] == [str(job.id)]
 
 
-async def test_events_that_have_expired_are_a_reset(door: Door, ledger: Ledger) -> None:
+async def test_events_that_have_expired_are_a_reset(door: Door, ledger: Ledger, connect: Connect) -> None:
+    admin = await connect(ADMIN)
     job = await ledger.add()
     last_id = await latest_id(door)
     for _ in range(5):
         job = await ledger.update(job.id)
-    await ledger.bus.api(f"STREAM.PURGE.{LEDGER}", {"keep": 2})
+    await admin.api(f"STREAM.PURGE.{LEDGER}", {"keep": 2})
     async with door.events(last_id=last_id) as stream:
         events = await stream.until(lambda event: event.event == "snapshot")
         assert [event.data.get("reason") for event in events] == ["too_old", None]
@@ -194,12 +195,15 @@ async def test_a_restarted_broker_costs_a_stream_nothing(door: Door, ledger: Led
 
 
 @pytest.mark.parametrize("stream_name", [LEDGER, FACTS])
-async def test_streams_that_are_replaced_reset_who_follows(door: Door, ledger: Ledger, stream_name: str) -> None:
+async def test_streams_that_are_replaced_reset_who_follows(
+    door: Door, ledger: Ledger, connect: Connect, stream_name: str
+) -> None:
+    admin = await connect(ADMIN)
     job = await ledger.run()
     before = await latest_id(door)
     async with door.events() as stream:
         await stream.until(lambda event: event.event == "snapshot")
-        await ledger.bus.api(f"STREAM.DELETE.{stream_name}")
+        await admin.api(f"STREAM.DELETE.{stream_name}")
         await provision.apply(ledger.bus)
         events = await stream.until(lambda event: event.event == "snapshot")
         reset = next(event for event in events if event.event == "reset")

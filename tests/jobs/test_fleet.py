@@ -9,7 +9,7 @@ from uuid import UUID
 from anime_common.contracts.generator import AbandonAttempt, CancelAttempt, Heartbeat, Renew
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import uuid7
-from anime_jobs.fleet import Fleet, Verdict, View, free_workers, judge
+from anime_jobs.fleet import Attention, Fleet, Verdict, View, free_workers, judge
 from anime_jobs.model import Adopted, OfferFenced, OfferRepeated, Record, WorkerLost
 from tests.builders import NOON, heartbeat, held, job, later
 
@@ -167,3 +167,14 @@ def test_room_counts_offers_in_the_ledger_and_in_the_heartbeat_once() -> None:
     (full,) = free_workers([ledger], view(beat(slots=2, attempts=strangers)), look_ahead=1)
     assert (full.free, full.ahead) == (0, 0)
     assert free_workers([], view(beat(draining=True)), look_ahead=1) == []
+
+
+def test_a_bus_that_did_not_answer_for_a_while_counts_as_deafness() -> None:
+    attention = Attention(most=10)
+    assert attention.unbroken_since(5) == 5
+    for now in (5, 10, 20):
+        attention.answered(now)
+    assert (attention.unbroken_since(20), attention.unbroken_since(30)) == (5, 5)
+    assert attention.unbroken_since(31) == 31
+    attention.answered(35)
+    assert attention.unbroken_since(40) == 35

@@ -35,7 +35,9 @@ from anime_common.contracts.jobs import (
 from anime_common.contracts.vocabulary import JobState, Phase, Priority
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Refused
+from anime_common.topology import ADMIN, STREAMS
 from tests.builders import held, output, request, staged
+from tests.buses import connected
 from tests.jobs.conftest import Service, Worker, World, ledger_running
 from tests.waiting import eventually
 
@@ -316,8 +318,9 @@ async def test_only_one_of_two_instances_schedules_and_the_other_takes_over(worl
 async def test_a_broker_that_lost_everything_is_rebuilt_and_the_job_ends(world: World, ledger: Service) -> None:
     worker = Worker(world)
     job_id = await world.submit()
-    for stream in ("ANIME_COMMANDS", "ANIME_LEDGER", "ANIME_FACTS", "ANIME_DISPATCH", "ANIME_DEAD"):
-        await ledger.runtime.bus.api(f"STREAM.DELETE.{stream}")
+    async with connected(world.nats, ADMIN) as admin:
+        for stream in STREAMS:
+            await admin.api(f"STREAM.DELETE.{stream.name}")
     await world.nats.stop()
     await world.nats.start()
     offer = await worker.offer(within=20)

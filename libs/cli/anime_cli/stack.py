@@ -257,8 +257,8 @@ class Stack:
     async def _start_again(self, name: str, part: Part) -> None:
         try:
             await part.start()
-        except (StackError, OSError) as error:
-            self._say(f"{name} did not start: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it was, the watch goes on: else nobody would start it again
+            self._say(f"{name} did not start: {str(error) or repr(error)}")
         else:
             self._say(f"{name} was started again (process {part.child.pid})")
             self._write_file()

@@ -4,6 +4,7 @@ periodically, so that a broker that lost its disk is rebuilt without anyone's he
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,10 +21,13 @@ STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 
 
-async def apply(bus: Bus, *, replicas: int = 1) -> list[str]:
-    """Create or update every stream and consumer; returns what was made or changed. Raises Unavailable or ApiError."""
+async def apply(bus: Bus, *, replicas: int = 1, ack_wait: float | None = None) -> list[str]:
+    """Create or update every stream and consumer; returns what was made or changed. Raises Unavailable or ApiError.
+
+    `ack_wait` overrides, in seconds, after what time the messages of a reader that died are delivered again.
+    """
     changed = [stream.name for stream in STREAMS if await _apply_stream(bus, stream, replicas)]
-    changed += [consumer.name for consumer in CONSUMERS if await ensure_consumer(bus, consumer)]
+    changed += [consumer.name for consumer in CONSUMERS if await ensure_consumer(bus, consumer, ack_wait=ack_wait)]
     if changed:
         log.info("topology_applied", changed=changed)
     return changed
@@ -44,9 +48,9 @@ async def _apply_stream(bus: Bus, stream: Stream, replicas: int) -> bool:
     return False
 
 
-async def ensure_consumer(bus: Bus, consumer: Consumer) -> bool:
-    """Create or update one durable consumer; returns whether anything changed."""
-    wanted = consumer_config(consumer)
+async def ensure_consumer(bus: Bus, consumer: Consumer, *, ack_wait: float | None = None) -> bool:
+    """Create or update one durable consumer; returns whether anything changed. For `ack_wait` see `apply`."""
+    wanted = consumer_config(consumer if ack_wait is None else replace(consumer, ack_wait=ack_wait))
     try:
         info = await bus.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}")
     except ApiError as error:

@@ -119,15 +119,20 @@ def stream_of(subject: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the bus: what it may publish and subscribe to. Everything else is denied."""
+    """A user of the bus: what it may publish and subscribe to. Everything else is denied.
+
+    `answers` names the micro service whose questions it answers. Of the streams that it `watches` it may see the
+    state; those that it `reads` it may also read.
+    """
 
     name: str
     purpose: str
     publish: tuple[str, ...] = ()
     subscribe: tuple[str, ...] = ()
     consumers: tuple[Consumer, ...] = ()
-    answers: bool = False
+    answers: str = ""
     reads: tuple[str, ...] = field(default=())
+    watches: tuple[str, ...] = field(default=())
 
     @property
     def inbox(self) -> str:
@@ -143,20 +148,37 @@ class User:
                 f"$JS.ACK.{consumer.stream}.{consumer.name}.>",
                 f"$JS.ACK.*.*.{consumer.stream}.{consumer.name}.>",
             ]
-        for stream in self.reads:
-            granted += [
-                f"$JS.API.STREAM.INFO.{stream}",
-                f"$JS.API.DIRECT.GET.{stream}",
-                f"$JS.API.DIRECT.GET.{stream}.>",
-            ]
+        granted += [f"$JS.API.STREAM.INFO.{stream}" for stream in (*self.watches, *self.reads)]
+        granted += [f"$JS.API.DIRECT.GET.{stream}" for stream in self.reads]
         return tuple(granted)
 
     def may_subscribe(self) -> tuple[str, ...]:
         """All subjects it may subscribe to, its inbox included."""
         granted = [f"{self.inbox}.>", *self.subscribe]
         if self.answers:
-            granted += ["$SRV.>"]
+            # How a micro service is found: by everybody, by its name, by its instance. Verbs are written out, since
+            # the server takes a subscription to `a.>` where `a.*` is granted.
+            for verb in ("PING", "INFO", "STATS"):
+                granted += [f"$SRV.{verb}{tail}" for tail in ("", f".{self.answers}", f".{self.answers}.*")]
         return tuple(granted)
+
+
+def _provisioning() -> tuple[str, ...]:
+    """The API of the one who applies this table: nothing that empties or deletes a stream, and no consumer that does
+    not stand here, but those of workers, which come and go.
+    """
+    streams = [f"$JS.API.STREAM.{verb}.{stream.name}" for stream in STREAMS for verb in ("CREATE", "UPDATE")]
+    named = [
+        f"$JS.API.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"
+        for consumer in CONSUMERS
+        for verb in ("INFO", "DURABLE.CREATE")
+    ]
+    workers = [f"$JS.API.CONSUMER.{verb}.{DISPATCH}.*" for verb in ("INFO", "DURABLE.CREATE", "DELETE")]
+    return (*streams, *named, *workers)
+
+
+def _questions(owner: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"anime.rpc.{owner}.{name}" for name in names)
 
 
 _ANY_WORKER = Consumer(DISPATCH, "*", "generator", ("anime.dispatch.*",))
@@ -172,12 +194,13 @@ JOBS = User(
         "anime.ctl.generator.*",
         "anime.dead.jobs-commands",
         "anime.dead.jobs-facts",
-        "anime.rpc.files.stats",
-        "$JS.API.>",
+        *_questions("files", "stats"),
+        *_provisioning(),
     ),
     subscribe=("anime.tel.generator.*", "anime.rpc.jobs.*"),
     consumers=(JOBS_COMMANDS, JOBS_FACTS),
-    answers=True,
+    answers="anime-jobs",
+    reads=tuple(stream.name for stream in STREAMS),
 )
 GENERATOR = User(
     "generator",
@@ -191,7 +214,7 @@ GENERATOR = User(
     ),
     subscribe=("anime.ctl.generator.*",),
     consumers=(_ANY_WORKER,),
-    reads=(FACTS,),
+    watches=(FACTS,),
 )
 FILES = User(
     "files",
@@ -199,7 +222,7 @@ FILES = User(
     publish=("anime.evt.files.>", "anime.dead.files-ledger"),
     subscribe=("anime.rpc.files.*",),
     consumers=(FILES_LEDGER,),
-    answers=True,
+    answers="anime-files",
 )
 ECHO = User(
     "echo",
@@ -207,7 +230,7 @@ ECHO = User(
     publish=("anime.evt.echo.>", "anime.dead.echo-commands"),
     subscribe=("anime.rpc.echo.*",),
     consumers=(ECHO_COMMANDS,),
-    answers=True,
+    answers="anime-echo",
 )
 GATEWAY = User(
     "gateway",
@@ -217,7 +240,10 @@ GATEWAY = User(
         "anime.cmd.jobs.cancel.gateway",
         "anime.cmd.jobs.retry.gateway",
         "anime.cmd.jobs.prioritize.gateway",
-        "anime.rpc.*.*",
+        *_questions("jobs", "get", "list", "queue", "generators", "models", "stats"),
+        *_questions("jobs", *(f"{verb}_project" for verb in ("create", "get", "update", "delete")), "list_projects"),
+        *_questions("files", "get", "list", "update", "delete", "stats"),
+        *_questions("echo", "optimize"),
     ),
     subscribe=("anime.live.>", "anime.tel.>"),
     reads=(LEDGER, FACTS),

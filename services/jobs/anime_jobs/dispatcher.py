@@ -27,7 +27,7 @@ from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Unavailable
 from anime_jobs import line, metrics, roster, store
 from anime_jobs.changes import advance, outgoing
-from anime_jobs.fleet import Fleet, View, free_workers, judge
+from anime_jobs.fleet import Attention, Fleet, View, free_workers, judge
 from anime_jobs.model import DeadlinePassed, Dispatch, ModelAnnounced, OfferFenced, OfferRepeated, Record, WorkerLost
 from anime_jobs.scheduler import PlannedOffer, plan
 
@@ -67,11 +67,15 @@ class Dispatcher:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stored: dict[str, tuple[UUID, float, int]] = field(default_factory=dict)
     _facts: _Facts = field(default_factory=_Facts)
+    _attention: Attention = field(init=False)
     _start_tail: tuple[str, int] = ("", 0)
     _since: float = 0.0
     _applied: float = 0.0
     _queue_told: float = 0.0
     _pruned: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._attention = Attention(self.ledger.settings.worker_lost_after / 2)
 
     def wake(self) -> None:
         """Something has changed."""
@@ -144,13 +148,17 @@ class Dispatcher:
         if self._applied and loop.time() - self._applied < self.ledger.settings.topology_interval:
             return
         try:
-            await provision.apply(self.bus)
+            await provision.apply(self.bus, ack_wait=self.ledger.settings.ack_wait)
             for worker in self.fleet.seen:
-                await provision.ensure_consumer(self.bus, topology.worker_consumer(worker))
+                await self._ensure_consumer(worker)
         except (Unavailable, ApiError) as error:
             log.warning("topology_not_applied", error=str(error))
             return
         self._applied = loop.time()
+
+    async def _ensure_consumer(self, worker: str) -> None:
+        consumer = topology.worker_consumer(worker)
+        await provision.ensure_consumer(self.bus, consumer, ack_wait=self.ledger.settings.ack_wait)
 
     async def _read_facts(self) -> None:
         """Learn how far our consumer of facts is; on failure nothing counts as seen."""
@@ -166,6 +174,7 @@ class Dispatcher:
                 if self._start_tail[0] == "":
                     self._start_tail = (state.created, state.last)
             self._facts.floor, self._facts.at = info["ack_floor"]["stream_seq"], loop.time()
+            self._attention.answered(self._facts.at)
         except (Unavailable, ApiError):
             self._facts = _Facts()
 
@@ -192,7 +201,7 @@ class Dispatcher:
             if same and known is not None and loop.time() - known[1] < STORE_HEARTBEAT and not heartbeat.goodbye:
                 continue
             try:
-                await provision.ensure_consumer(self.bus, topology.worker_consumer(worker))
+                await self._ensure_consumer(worker)
             except (Unavailable, ApiError) as error:
                 log.warning("worker_consumer_missing", worker=worker, error=str(error))
                 self.fleet.news.add(worker)
@@ -212,12 +221,14 @@ class Dispatcher:
         incarnations |= {record.incarnation for record in active if record.incarnation is not None}
         settings = self.ledger.settings
         workers = set(known) | set(self.fleet.seen)
+        lost = await roster.lost_among(connection, incarnations)
+        now = asyncio.get_running_loop().time()
         return View(
             fleet=self.fleet,
-            now=asyncio.get_running_loop().time(),
-            deaf_until=max(self._since, self.bus.connected_since),
+            now=now,
+            deaf_until=max(self._since, self.bus.connected_since, self._attention.unbroken_since(now)),
             lost_after=settings.worker_lost_after,
-            lost=await roster.lost_among(connection, incarnations),
+            lost=lost,
             facts_seen={worker: self._facts_seen(worker) for worker in workers},
             max_repeats=settings.offer_repeats,
             at=datetime.now(UTC),

@@ -56,6 +56,27 @@ class Fleet:
         return next((held for held in seen.heartbeat.attempts if held.attempt_id == record.job.attempt_id), None)
 
 
+@dataclass(slots=True)
+class Attention:
+    """Since when we could hear without a break: we did, if the bus answered us at least every `most` seconds.
+
+    A connection that is up proves nothing: the server may stand still, or we may have.
+    """
+
+    most: float
+    since: float = float("inf")
+    last: float = float("-inf")
+
+    def answered(self, now: float) -> None:
+        """The bus has answered, so what was sent to us before has come."""
+        self.since = self.unbroken_since(now)
+        self.last = now
+
+    def unbroken_since(self, now: float) -> float:
+        """Since when there was no break; now, if there is one."""
+        return self.since if now - self.last <= self.most else now
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a judgement rests on; `now`, `deaf_until` are monotonic seconds.

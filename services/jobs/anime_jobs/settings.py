@@ -33,6 +33,11 @@ class JobsSettings(ServiceSettings):
     tick: float = Field(1.0, gt=0, le=5, description="Longest time between two looks at the whole.")
     queue_interval: float = Field(0.5, ge=0.1, description="Shortest time between two announcements of the queue.")
     topology_interval: float = Field(30.0, gt=0, description="Time between two checks of streams and consumers.")
+    ack_wait: float | None = Field(
+        None,
+        ge=0.5,
+        description="Time after which a dead reader's messages are delivered again; default: the topology's.",
+    )
     leader_idle_timeout: float = Field(10.0, ge=3, description="Server-side time-out of a frozen leader's connection.")
 
     @field_validator("time_zone")
