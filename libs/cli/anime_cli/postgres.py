@@ -20,7 +20,7 @@ import asyncpg
 
 from anime_cli.process import POLL, Child, StackError, end_orphan, free_port
 from anime_cli.secret_files import secret_file
-from anime_common.db import is_unavailable
+from anime_common.db import Connection, is_unavailable
 
 ADMIN = "anime_admin"
 DATABASE = "anime"
@@ -267,23 +267,26 @@ class PostgresServer:
         while self.child.alive and time.monotonic() < deadline:
             try:
                 connection = await asyncpg.connect(self.dsn_of("postgres"), password=self.password, timeout=5.0)
-            except (asyncpg.InvalidAuthorizationSpecificationError, OSError, asyncpg.PostgresError) as error:
+                try:
+                    await self._ours(connection)
+                finally:
+                    connection.terminate()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                # A server that comes up, or goes down again, may also break off in the middle of an answer.
                 if not is_unavailable(error) and self.child.alive:
                     raise StackError(f"PostgreSQL on port {self.port} does not know us: {error}") from error
                 await asyncio.sleep(POLL)
-                continue
-            try:
-                folder = await connection.fetchval("SELECT current_setting('data_directory')")
-                if folder != str(self.data):
-                    raise StackError(f"another PostgreSQL ({folder}) answers on port {self.port}")
-                if not await connection.fetchval(
-                    "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE
-                ):
-                    await connection.execute(f"CREATE DATABASE {DATABASE}")
-            finally:
-                await connection.close()
-            return self.child.alive
+            else:
+                return self.child.alive
         return False
+
+    async def _ours(self, connection: Connection) -> None:
+        """Check that the server is ours, and make our database where there is none."""
+        folder = await connection.fetchval("SELECT current_setting('data_directory')")
+        if folder != str(self.data):
+            raise StackError(f"another PostgreSQL ({folder}) answers on port {self.port}")
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE):
+            await connection.execute(f"CREATE DATABASE {DATABASE}")
 
 
 def _environment() -> dict[str, str]:

@@ -54,7 +54,7 @@ class Consumer:
     name: str
     service: str
     filters: tuple[str, ...]
-    ack_wait: float = 30.0
+    ack_wait: float = 10.0
     max_ack_pending: int = 1000
     letters: str = ""
 
