@@ -33,6 +33,7 @@ CASES: list[tuple[str, dict[str, str], bytes, str]] = [
     ("no object", headers(SUBMIT), b"[]", "object"),
     ("deep nesting", headers(SUBMIT), b"[" * 100_000, "JSON"),
     ("an unknown field", headers(SUBMIT), GOOD.replace(b'"x"', b'"x", "more": 1'), "request.more"),
+    ("an unknown field beside the request", headers(SUBMIT), GOOD.replace(b"{", b'{"more": 1, ', 1), "more"),
     ("no request", headers(SUBMIT), b'{"job_id": "%s"}' % str(uuid7()).encode(), "request"),
     ("an id that is none", headers(SUBMIT), b'{"job_id": "../x", "request": {"prompt": "x"}}', "job_id"),
     ("an unknown version", headers("anime.jobs.submit.v99"), GOOD, "unknown message type"),

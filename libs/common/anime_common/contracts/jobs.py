@@ -77,7 +77,9 @@ class JobView(Job):
     progress: Progress
 
 
-class SubmitJob(Message, wire="jobs.submit", kind=Kind.COMMAND, subject="anime.cmd.jobs.submit.{client}"):
+class SubmitJob(
+    Message, wire="jobs.submit", kind=Kind.COMMAND, subject="anime.cmd.jobs.submit.{client}", extra="forbid"
+):
     """Make a job. The same `job_id` with the same request is the same job; with another request it is a conflict."""
 
     job_id: UUID
@@ -85,13 +87,15 @@ class SubmitJob(Message, wire="jobs.submit", kind=Kind.COMMAND, subject="anime.c
     expires_at: AwareDatetime | None = Field(None, description="Refuse the job when read later than this.")
 
 
-class CancelJob(Message, wire="jobs.cancel", kind=Kind.COMMAND, subject="anime.cmd.jobs.cancel.{client}"):
+class CancelJob(
+    Message, wire="jobs.cancel", kind=Kind.COMMAND, subject="anime.cmd.jobs.cancel.{client}", extra="forbid"
+):
     """Stop a job."""
 
     job: JobRef
 
 
-class RetryJob(Message, wire="jobs.retry", kind=Kind.COMMAND, subject="anime.cmd.jobs.retry.{client}"):
+class RetryJob(Message, wire="jobs.retry", kind=Kind.COMMAND, subject="anime.cmd.jobs.retry.{client}", extra="forbid"):
     """Run a failed or cancelled job again, under the same id, with a fresh retry budget."""
 
     job: JobRef
@@ -105,7 +109,9 @@ class JobChanges(Request):
     paused: StrictBool | None = None
 
 
-class PrioritizeJob(Message, wire="jobs.prioritize", kind=Kind.COMMAND, subject="anime.cmd.jobs.prioritize.{client}"):
+class PrioritizeJob(
+    Message, wire="jobs.prioritize", kind=Kind.COMMAND, subject="anime.cmd.jobs.prioritize.{client}", extra="forbid"
+):
     """Change when a job runs."""
 
     job: JobRef
