@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anime_common.contracts.jobs import CancelJob, SubmitJob
+from anime_common.contracts.jobs import CancelJob, CommandRefused, SubmitJob
 from anime_common.contracts.vocabulary import GenerationRequest
 from anime_common.messages import (
     REGISTRY,
@@ -155,9 +155,17 @@ class TestDecode:
     def test_the_message_comes_back(self) -> None:
         assert decode(envelope(), SUBMIT.body()) == SUBMIT
 
-    def test_unknown_fields_of_the_message_are_ignored(self) -> None:
+    def test_unknown_fields_of_an_event_are_ignored(self) -> None:
+        event = CommandRefused(command_id="c", client="tower", status=404, code="not_found", message="none")
+        body = json.loads(event.body()) | {"from_the_future": 1}
+        found = Envelope("1", event.ce_type(), "/anime/jobs", event.subject_for())
+        assert decode(found, json.dumps(body).encode()) == event
+
+    def test_unknown_fields_of_a_command_are_refused_by_name(self) -> None:
         body = json.loads(SUBMIT.body()) | {"from_the_future": 1}
-        assert decode(envelope(), json.dumps(body).encode()) == SUBMIT
+        with pytest.raises(Undecodable) as caught:
+            decode(envelope(), json.dumps(body).encode())
+        assert caught.value.field == "from_the_future"
 
     def test_unknown_fields_of_a_request_are_refused_by_name(self) -> None:
         body = json.loads(SUBMIT.body())
