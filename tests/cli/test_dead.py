@@ -19,19 +19,19 @@ from anime_common.contracts.jobs import CancelJob
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Poison
 from anime_common.topology import COMMANDS, DEAD, JOBS, JOBS_COMMANDS, TOWER
-from tests.common.conftest import Connect, connect  # noqa: F401 - a fixture
+from tests.buses import Connect
 from tests.waiting import eventually
 
 
 @pytest_asyncio.fixture
-async def ledger(nats: NatsServer, connect: Connect) -> Bus:  # noqa: F811 - the fixture
+async def ledger(nats: NatsServer, connect: Connect) -> Bus:
     bus = await connect(nats, JOBS)
     await provision.apply(bus)
     return bus
 
 
 @pytest_asyncio.fixture
-async def tower(ledger: Bus, nats: NatsServer, connect: Connect) -> Bus:  # noqa: F811 - the fixture
+async def tower(ledger: Bus, nats: NatsServer, connect: Connect) -> Bus:
     return await connect(nats, TOWER)
 
 

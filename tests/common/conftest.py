@@ -11,8 +11,6 @@ import pytest_asyncio
 from anime_cli.postgres import PostgresServer
 from anime_common import db
 from anime_common.messages import uuid7
-from tests.buses import Connect as Connect  # noqa: PLC0414 - tests/cli finds it here
-from tests.buses import connect as connect  # noqa: PLC0414 - tests/cli finds it here
 
 BOXES = """
     CREATE TABLE inbox (ce_id text PRIMARY KEY, received_at timestamptz NOT NULL DEFAULT now());

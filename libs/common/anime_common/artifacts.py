@@ -71,7 +71,15 @@ class Artifacts:
 
     async def put(self, key: str, data: bytes) -> None:
         """Store bytes; on return they survive a power cut (as far as the disk keeps its word)."""
-        await self._put(key, data)
+        try:
+            await obstore.put_async(self._store, checked(key), data)
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
+        if self.root is not None:
+            try:
+                await asyncio.to_thread(_fsync, self.root / key, self.root)
+            except OSError as error:
+                raise Unavailable(f"the artifact store cannot flush {key}: {error}") from error
 
     async def copy(self, source: str, target: str, sha256: str) -> int:
         """Copy an object, verifying its hash before it becomes visible; returns its size in bytes.
@@ -79,20 +87,20 @@ class Artifacts:
         Raises Missing when there is no source, Corrupt when its bytes differ from `sha256`; then there is no target.
         """
         digest, size = hashlib.sha256(), 0
+        chunks: list[bytes] = []
         try:
             found = await obstore.get_async(self._store, checked(source))
+            async for chunk in found.stream(min_chunk_size=CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                chunks.append(bytes(chunk))
         except FileNotFoundError as error:
             raise Missing(source) from error
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot read {source}: {error}") from error
-        chunks: list[bytes] = []
-        async for chunk in found.stream(min_chunk_size=CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            chunks.append(bytes(chunk))
         if digest.hexdigest() != sha256:
             raise Corrupt(f"{source} has sha256 {digest.hexdigest()}, not {sha256}")
-        await self._put(target, b"".join(chunks))
+        await self.put(target, b"".join(chunks))
         return size
 
     async def get(self, key: str) -> bytes:
@@ -163,17 +171,6 @@ class Artifacts:
         if self.root is not None:
             await asyncio.to_thread(_remove_folders, self.root / checked(prefix))
         return len(keys)
-
-    async def _put(self, key: str, data: bytes) -> None:
-        try:
-            await obstore.put_async(self._store, checked(key), data)
-        except BaseError as error:
-            raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
-        if self.root is not None:
-            try:
-                await asyncio.to_thread(_fsync, self.root / key, self.root)
-            except OSError as error:
-                raise Unavailable(f"the artifact store cannot flush {key}: {error}") from error
 
 
 def _fsync(path: Path, root: Path) -> None:
