@@ -200,13 +200,18 @@ class Product:
         return job, mine
 
     async def row(self, statement: str, *arguments: Any) -> Any:
-        """A row of the database, read as its administrator."""
+        """The first row of an answer of the database, None if there is none."""
+        return next(iter(await self.rows(statement, *arguments)), None)
+
+    async def rows(self, statement: str, *arguments: Any) -> list[Any]:
+        """What the database answers its administrator."""
         postgres = self.stack.parts.postgres
         assert postgres is not None
         dsn, _ = split_password(postgres.dsn)
         connection = await asyncpg.connect(dsn, password=postgres.password)
         try:
-            return await connection.fetchrow(statement, *arguments)
+            found: list[Any] = await connection.fetch(statement, *arguments)
+            return found
         finally:
             await connection.close()
 

@@ -14,8 +14,6 @@ from anime_cli.services import SERVICES
 from anime_common import db, migrations
 from tests.conftest import Database
 
-AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
 FIRST = """-- migrate:up
 CREATE TABLE things (id int PRIMARY KEY);
 
@@ -196,11 +194,11 @@ async def test_a_killed_server_is_unavailable_and_the_pool_recovers(tmp_path: Pa
                 await server.child.wait()
                 await connection.fetchval("SELECT 1")
 
-        with pytest.raises(AWAY) as caught:
+        with pytest.raises(db.ERRORS) as caught:
             await killed_in_a_transaction()
         assert db.is_unavailable(caught.value), caught.value
         for use in (held.fetchval, held.fetchval, pool.fetchval):
-            with pytest.raises(AWAY) as caught:
+            with pytest.raises(db.ERRORS) as caught:
                 await use("SELECT 1")
             assert db.is_unavailable(caught.value), caught.value
         await pool.release(held)
@@ -218,7 +216,7 @@ async def test_an_orderly_stop_is_unavailable_too(tmp_path: Path) -> None:
     sleeping = asyncio.ensure_future(connection.fetchval("SELECT pg_sleep(60)"))
     await asyncio.sleep(0)
     await server.stop()
-    with pytest.raises(AWAY) as caught:
+    with pytest.raises(db.ERRORS) as caught:
         await sleeping
     assert db.is_unavailable(caught.value), caught.value
 

@@ -139,6 +139,26 @@ async def taken(product: Product, prompt: str = "noop:", within: float = 30.0, *
     raise AssertionError(f"never taken: {told}")
 
 
+async def until_cancelled(product: Product, job: str, within: float = 30.0) -> None:
+    """Ask for a job to be cancelled as a patient client does, until the answer says that it was heard."""
+    told = ""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while loop.time() < deadline:
+        try:
+            answer = await product.http.post(f"/jobs/{job}/cancel")
+        except httpx.TransportError as error:
+            told = repr(error)
+        else:
+            # 409: it has ended before. 404: a submit that was answered 202 is still on its way.
+            if answer.status_code in {200, 202, 409}:
+                return
+            told = answer.text
+            assert answer.status_code in {404, 503, 504}, told
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"never cancelled: {told}")
+
+
 async def several(product: Product, count: int, prompt: str = "noop:", **fields: Any) -> list[str]:
     """Several jobs at once, each promised."""
     return list(await asyncio.gather(*(taken(product, prompt, **fields) for _ in range(count))))

@@ -16,11 +16,12 @@ import asyncpg
 
 from anime_cli.stack import Stack
 from anime_common.bus import Bus, Stored
-from anime_common.db import split_password
+from anime_common.db import ERRORS, split_password
 from anime_common.outcomes import Unavailable
 from anime_common.topology import ADMIN, COMMANDS, CONSUMERS, DEAD, LEDGER
 from tests.buses import connected
 
+AWAY: tuple[type[Exception], ...] = (*ERRORS, Unavailable)
 ENDS = ("completed", "failed", "cancelled")
 SCHEMAS = ("ledger", "library", "echo")
 NOT_LIBRARY = ("staging/", "thumbnails/", "health/")
@@ -70,7 +71,7 @@ async def audit(stack: Stack, *, accepted: Collection[str] = (), dead: int | Non
     while True:
         try:
             report = await _look(stack, accepted, dead)
-        except (OSError, Unavailable, asyncpg.PostgresError) as error:
+        except AWAY as error:
             report = Report(problems=[f"cannot look: {error!r}"])
         if not report.problems:
             return report

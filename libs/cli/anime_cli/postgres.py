@@ -20,7 +20,7 @@ import asyncpg
 
 from anime_cli.process import POLL, Child, StackError, end_orphan, free_port
 from anime_cli.secret_files import secret_file
-from anime_common.db import Connection, is_unavailable
+from anime_common.db import ERRORS, Connection, is_unavailable
 
 ADMIN = "anime_admin"
 DATABASE = "anime"
@@ -271,7 +271,7 @@ class PostgresServer:
                     await self._ours(connection)
                 finally:
                     connection.terminate()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except ERRORS as error:
                 # A server that comes up, or goes down again, may also break off in the middle of an answer.
                 if not is_unavailable(error) and self.child.alive:
                     raise StackError(f"PostgreSQL on port {self.port} does not know us: {error}") from error

@@ -16,7 +16,7 @@ from anime_cli.api import BASE, connect
 from anime_cli.errors import CliError
 from anime_cli.findings import Finding, Patient, note, ok, wrong
 from anime_common.contracts.jobs import Workers
-from anime_common.db import split_password
+from anime_common.db import ERRORS, split_password
 
 TIMEOUT = 5.0
 OLDEST_GOOD_NATS = (2, 12)
@@ -134,7 +134,7 @@ async def postgres(who: Patient) -> list[Finding]:
         password = file.read_text().strip()
     try:
         connection = await asyncpg.connect(plain, password=password, timeout=TIMEOUT)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except ERRORS as error:
         text = f"{plain} does not let us in ({_reason(error)})"
         return [wrong("postgres", text, "start it, or mend ANIME_POSTGRES_DSN and its password")]
     try:

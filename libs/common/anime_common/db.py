@@ -48,6 +48,15 @@ _AWAY: tuple[type[BaseException], ...] = (
     asyncpg.InternalClientError,  # the farewell of a crashing server came between two statements
 )
 
+ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""All that talking to PostgreSQL may raise: mistakes, and, as `is_unavailable` tells, a server that is away."""
+
 _GONE = ("is closed", "is closing", "was closed", "connection lost", "released back to the pool")
 
 
