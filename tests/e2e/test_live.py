@@ -192,3 +192,18 @@ async def test_one_trace_follows_the_job_across_the_bus(noop: Product) -> None:
     assert kinds >= {"accepted", "started", "finished", "filing", "filed", "completed"}
     traces = {each.subject.split(".")[3]: each.headers.get("traceparent", "none").split("-")[1:2] for each in stored}
     assert set(map(tuple, traces.values())) == {(trace,)}, traces
+
+
+async def test_a_job_that_cannot_be_done_spoils_none_that_ran_with_it(noop: Product, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    ahead = [await noop.submit(f"noop: hold_at=1 hold={gate}") for _ in range(2)]
+    await noop.until(ahead[0]["id"], "running")
+    bad = await noop.submit("noop: fail=permanent fail_at=2")
+    others = [await noop.submit("noop:") for _ in range(3)]
+    gate.unlink()
+    failed = await noop.until(bad["id"], "failed")
+    assert failed["error"]["code"] == "bad_settings"
+    ended = [await noop.until(job["id"], "completed") for job in others]
+    assert any(job["attempt"] > 1 for job in ended), "they were to run with it"
+    assert all(job["failures"] == 0 for job in ended)

@@ -259,7 +259,10 @@ def finish(worker: Worker, attempt_id: UUID, made: Made, now: datetime) -> Decis
 
 
 def fail(worker: Worker, attempt_id: UUID, failure: Failure, now: datetime) -> Decision:
-    """An attempt in work ended without its pictures."""
+    """An attempt in work ended without its pictures.
+
+    Nobody knows which member a group failed of: each is tried again alone, where its own fault is final.
+    """
     found = _in_work(worker, attempt_id)
     if found is None:
         return worker, ()
@@ -267,8 +270,8 @@ def fail(worker: Worker, attempt_id: UUID, failure: Failure, now: datetime) -> D
         **_who(worker, found),
         code=failure.code,
         message=failure.message,
-        retryable=failure.retryable,
-        counts=failure.lone or not failure.retryable,
+        retryable=failure.retryable or not failure.lone,
+        counts=failure.lone,
         failed_at=now,
     )
     return _to_stage(worker, found, Stage.REPORTING), (Report(fact),)
