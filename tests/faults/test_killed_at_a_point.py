@@ -24,6 +24,10 @@ POINTS = [
     ("generator", "generator.before_started"),
     ("generator", "generator.step"),
     ("generator", "generator.before_finished"),
+    ("generator", "generator.after_finished"),
+    ("echo", "echo.before_commit"),
+    ("echo", "echo.after_commit"),
+    ("echo", "echo.relay.before_delete"),
     ("gateway", "gateway.submit.before_publish"),
     ("gateway", "gateway.submit.after_publish"),
 ]
@@ -32,7 +36,7 @@ POINTS = [
 @pytest.mark.parametrize(("service", "point"), POINTS, ids=[point for _, point in POINTS])
 async def test_nothing_is_lost_or_doubled(faulty: Product, service: str, point: str) -> None:
     async with armed(faulty, service, f"{point}=kill") as points:
-        jobs = await several(faulty, 4)
+        jobs = await several(faulty, 4, optimize=service == "echo")
         await points.until_fired(point)
         await all_completed(faulty, jobs)
     await faulty.audit(accepted=jobs, dead=0)

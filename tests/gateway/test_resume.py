@@ -220,7 +220,7 @@ async def test_streams_that_are_replaced_reset_who_follows(
 async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(open_door: OpenDoor, ledger: Ledger) -> None:
     door = await open_door(gateway_stuck_after=2.0, gateway_stream_queue=64)
     job = await ledger.add(request=builders.request(prompt="x" * 3000))
-    deaf = [await not_reading(door.port) for _ in range(20)]
+    deaf = [await not_reading(door.port) for _ in range(200)]
     try:
         async with door.events() as stream:
             await stream.until(lambda event: event.event == "snapshot")
