@@ -19,7 +19,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-chaos lint types fmt generated clean always
+.PHONY: help setup demo run test test-fast test-chaos bench lint types fmt generated clean always
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -48,6 +48,9 @@ test-fast: setup ## the tests that need no server
 test-chaos: setup ## 2,000 jobs amid random kills and freezes (ARGS="--seed 7 --jobs 500")
 	$(BIN)/python -m tests.faults.chaos $(ARGS)
 
+bench: setup ## measure, audit, print and record in docs/benchmarks (ARGS="--quick", ARGS="--only sse")
+	$(BIN)/python -m tests.bench $(ARGS)
+
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,13 +62,13 @@ fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-generated: setup ## write schemas, examples, AsyncAPI and OpenAPI anew
+generated: setup ## write schemas, examples, event reference, AsyncAPI and OpenAPI anew
 	$(BIN)/python -m anime_common.generate
 	$(BIN)/python tools/generate_openapi.py
 	$(BIN)/python tools/generate_state_diagram.py
 
-clean: ## remove .venv and caches (never .anime: that is your data)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-bench and caches (never .anime: that is your data)
+	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find libs services tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 always:

@@ -115,6 +115,16 @@ def test_only_the_bus_imports_nats() -> None:
     assert {module.name for module in modules()} >= MAY_IMPORT_NATS
 
 
+def test_the_id_of_a_message_is_made_by_its_contract_alone() -> None:
+    for module in modules():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Outgoing":
+                strings = [
+                    each for argument in node.args for each in ast.walk(argument) if isinstance(each, ast.JoinedStr)
+                ]
+                assert not strings, f"{module.name}:{node.lineno} puts an id together: use Message.ident"
+
+
 @pytest.mark.parametrize("package", SERVICES.values())
 def test_rooms_import_downwards_only(package: str) -> None:
     for module in of(package):

@@ -75,12 +75,12 @@ CLOUDEVENT: Document = {
     "type": "object",
     "required": ["ce-specversion", "ce-id", "ce-type", "ce-source", "Nats-Msg-Id"],
     "properties": {
-        "ce-specversion": {"type": "string", "const": "1.0"},
+        "ce-specversion": {"type": "string", "const": "1.0", "description": "Version of CloudEvents:"},
         "ce-id": {"type": "string", "description": "Unique per message, stable per meaning: readers do each id once."},
         "ce-type": {"type": "string", "description": "Wire name and version."},
-        "ce-source": {"type": "string", "examples": ["/anime/jobs"]},
-        "ce-time": {"type": "string", "format": "date-time"},
-        "content-type": {"type": "string", "const": JSON},
+        "ce-source": {"type": "string", "description": "Who sent it.", "examples": ["/anime/jobs"]},
+        "ce-time": {"type": "string", "format": "date-time", "description": "When it was made."},
+        "content-type": {"type": "string", "const": JSON, "description": "Of the body:"},
         "Nats-Msg-Id": {
             "type": "string",
             "description": "Equal to ce-id: the stream drops a repeat within two minutes.",

@@ -23,7 +23,7 @@ from nats.nuid import NUID
 
 from anime_common import metrics
 from anime_common.messages import Message, Outgoing, ce_headers
-from anime_common.outcomes import Unavailable
+from anime_common.outcomes import NotStored, TooLarge, Unavailable, Unconfirmed
 from anime_common.pull import Pull, Pulled
 from anime_common.tracing import current_traceparent
 
@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 RECONNECT_WAIT = 0.25
 PUBLISH_TIMEOUT = 2.0
+MESSAGE_TOO_LARGE = 10054
+"""The API's error code for a message larger than its stream takes."""
 SAY_AGAIN = 10.0
 """While the server is away, the same error is logged once in so many seconds."""
 
@@ -173,7 +175,8 @@ class Bus:
     async def publish(self, out: Outgoing, *, timeout: float = PUBLISH_TIMEOUT) -> Published:
         """Store a message.
 
-        Raises Unavailable when it is not known to be stored: it may be, so repeat it with the same id.
+        Raises NotStored when it certainly is not (TooLarge: and never will be), Unconfirmed when it may be: repeat it
+        with the same id.
         """
         headers = ce_headers(out, source=self.source, now=datetime.now(UTC), traceparent=current_traceparent())
         return await self.store(out.subject, headers, out.message.body(), timeout=timeout)
@@ -181,22 +184,27 @@ class Bus:
     async def store(
         self, subject: str, headers: Mapping[str, str], body: bytes, *, timeout: float = PUBLISH_TIMEOUT
     ) -> Published:
-        """Store a message whose headers are made already; raises Unavailable as `publish` does."""
-        self._require_connection()
-        try:
-            answer = await self._client.request(subject, body, timeout=timeout, headers=dict(headers))
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable(f"{subject} is not known to be stored: {self.why_silent(subject, error)}") from error
-        ack = json.loads(answer.data)
-        if "error" in ack:
-            raise Unavailable(f"{subject} was not stored: {ack['error'].get('description')}")
-        metrics.PUBLISHED.labels(stream=ack["stream"]).inc()
-        return Published(ack["stream"], ack["seq"], ack.get("duplicate", False))
-
-    def _require_connection(self) -> None:
+        """Store a message whose headers are made already; raises as `publish` does."""
         # What nats-py buffers while disconnected may be sent long after we gave up on it: better not to begin.
         if not self.connected:
-            raise Unavailable("the bus is away")
+            raise NotStored("the bus is away")
+        try:
+            answer = await self._client.request(subject, body, timeout=timeout, headers=dict(headers))
+        except nats.errors.MaxPayloadError as error:
+            text = f"{len(body)} bytes and headers are more than the {self._client.max_payload} that the server takes"
+            raise TooLarge(f"{subject} was not stored: {text}") from error
+        except nats.errors.NoRespondersError as error:
+            raise NotStored(f"{subject} was not stored: no stream takes it") from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            if subject.lower() in self._denied:
+                raise NotStored(f"{subject} was not stored: {self.why_silent(subject)}") from error
+            raise Unconfirmed(f"{subject} is not known to be stored: {error!r}") from error
+        ack = json.loads(answer.data)
+        if "error" in ack:
+            refused = TooLarge if ack["error"].get("err_code") == MESSAGE_TOO_LARGE else NotStored
+            raise refused(f"{subject} was not stored: {ack['error'].get('description')}")
+        metrics.PUBLISHED.labels(stream=ack["stream"]).inc()
+        return Published(ack["stream"], ack["seq"], ack.get("duplicate", False))
 
     async def tell(self, message: Message, **extra: str) -> None:
         """Publish telemetry or control over core NATS: lost when nobody listens, dropped while disconnected."""
@@ -234,7 +242,8 @@ class Bus:
 
     async def api(self, verb: str, body: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> dict[str, Any]:
         """Ask the JetStream API; raises Unavailable, or ApiError with the server's code."""
-        self._require_connection()
+        if not self.connected:
+            raise Unavailable("the bus is away")
         try:
             answer = await self._client.request(f"$JS.API.{verb}", json.dumps(body or {}).encode(), timeout=timeout)
         except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -1,8 +1,9 @@
 """Writes what is made from the contracts and the topology: `python -m anime_common.generate [--check]`.
 
-`docs/schemas/<type>.json`, `docs/asyncapi.yaml`, `docs/topology.md` and `tests/contracts/golden/<type>.json`, under the
-folder given with `--root` (the current one by default). `--check` writes nothing and fails when a file differs, is
-missing, or should not be there. Needs PyYAML, which only development installs.
+`docs/schemas/<type>.json`, `docs/asyncapi.yaml`, `docs/events.md`, `docs/topology.md` and
+`tests/contracts/golden/<type>.json`, under the folder given with `--root` (the current one by default). `--check`
+writes nothing and fails when a file differs, is missing, or should not be there. Needs PyYAML, which only development
+installs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from anime_common import asyncapi, contracts, topology_page
+from anime_common import asyncapi, contracts, events_page, topology_page, traffic
 from anime_common.examples import COMMAND, EXAMPLE_TIME, example
 from anime_common.messages import REGISTRY, Kind, Message, Outgoing, ce_headers
 from anime_common.schemas import message_schema
@@ -30,13 +31,15 @@ FULL_FOLDERS = (SCHEMAS, GOLDEN)
 def documents() -> dict[Path, str]:
     """Every generated file by its path under the root of the repository."""
     assert contracts.__all__, "importing the contracts fills the registry"
+    examples = {name: golden(cls) for name, cls in sorted(REGISTRY.items())}
     found = {
         Path("docs/asyncapi.yaml"): _yaml(asyncapi.document()),
         Path("docs/topology.md"): topology_page.page(),
+        Path("docs/events.md"): events_page.page(examples),
     }
-    for name, cls in sorted(REGISTRY.items()):
-        found[SCHEMAS / f"{name}.json"] = _json(message_schema(cls))
-        found[GOLDEN / f"{name}.json"] = _json(golden(cls))
+    for name, shown in examples.items():
+        found[SCHEMAS / f"{name}.json"] = _json(message_schema(REGISTRY[name]))
+        found[GOLDEN / f"{name}.json"] = _json(shown)
     return found
 
 
@@ -51,10 +54,10 @@ def golden(cls: type[Message]) -> dict[str, Any]:
 
 
 def _headers(message: Message, extra: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    source = dict(extra).get("client") or message.wire.partition(".")[0]
-    last = message.subject_for(**dict(extra)).rsplit(".", 1)[-1]
-    ident = COMMAND if message.kind is Kind.COMMAND else f"1:{source}:{message.wire.partition('.')[2]}:{last}:1"
-    return ce_headers(Outgoing(message, ident, extra), source=source, now=EXAMPLE_TIME)
+    source = dict(extra).get("client") or traffic.senders(type(message))[0].name
+    elsewhere = {"command_id": COMMAND, "epoch": 1, "version": 4}
+    known = {name: value for name, value in elsewhere.items() if name not in type(message).model_fields}
+    return ce_headers(Outgoing(message, message.ident(**known), extra), source=source, now=EXAMPLE_TIME)
 
 
 def stale(root: Path, wanted: Mapping[Path, str]) -> list[str]:

@@ -61,12 +61,16 @@ class Message(Model):
     Declared as `class JobQueued(Message, wire="jobs.queued", kind=Kind.EVENT, subject="anime.evt.jobs.queued.{id}")`.
     `{name}` in the subject is filled from the field of that name; a name that is not a field (such as `client`)
     must be given to `subject_for`.
+
+    `identity` is the form of its ce-id: `{name}` is filled like in the subject, `{job.id}` from a field of a field,
+    `{type}` from the wire name, and an end `[:{repeat}]` is there only when the repeat number is not 0.
     """
 
     wire: ClassVar[str] = ""
     schema_version: ClassVar[int] = 1
     kind: ClassVar[Kind]
     subject: ClassVar[str]
+    identity: ClassVar[str] = ""
 
     def __init_subclass__(
         cls, *, wire: str = "", kind: Kind | None = None, subject: str = "", schema_version: int = 1, **config: Any
@@ -99,6 +103,14 @@ class Message(Model):
                     raise ValueError(f"{name} = {value!r} cannot be a subject token: a-z, 0-9, _ and - are allowed")
             tokens.append(value)
         return ".".join(tokens)
+
+    def ident(self, **extra: object) -> str:
+        """The ce-id: unique per message, stable per meaning, so that a repeat of the same is known as one."""
+        form, bracket, _ = self.identity.partition("[")
+        values = {**dict(self), "type": self.wire.replace(".", ":"), **extra}
+        if bracket and values["repeat"]:
+            form += ":{repeat}"
+        return form.format_map(values)
 
     def body(self) -> bytes:
         """The JSON body."""

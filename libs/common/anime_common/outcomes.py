@@ -18,6 +18,18 @@ class Unavailable(Exception):
     """Infrastructure is away (database, bus, another service): wait, never count it as a failure."""
 
 
+class NotStored(Unavailable):
+    """The broker has not stored a message, for certain: it is away, or refused (its stream is full, or not there)."""
+
+
+class TooLarge(NotStored):
+    """The broker refused a message that is larger than it ever takes: trying again is of no use."""
+
+
+class Unconfirmed(Unavailable):
+    """The broker did not say whether it stored a message: it may have. A repeat with the same id is stored once."""
+
+
 class Poison(Exception):
     """A message that cannot be handled however often it is tried: it goes to the dead letters."""
 

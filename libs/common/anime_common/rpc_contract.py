@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from anime_common.messages import Model
 
@@ -20,10 +20,10 @@ class Empty(Model):
 class ProblemBody(Model):
     """How a question is refused: an HTTP status, a stable code, a text, and the field at fault if there is one."""
 
-    status: int
-    code: str
-    message: str
-    field: str | None = None
+    status: int = Field(description="An HTTP status.")
+    code: str = Field(description="Why, for programs: stable.")
+    message: str = Field(description="Why, for people.")
+    field: str | None = Field(None, description="The field at fault.")
 
 
 @dataclass(frozen=True, slots=True)

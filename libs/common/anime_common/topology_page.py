@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Sequence
 
 from anime_common import traffic
+from anime_common.markdown import code, codes, section, summary, table
 from anime_common.messages import REGISTRY, Message
 from anime_common.topology import CONSUMERS, DAY, DISPATCH, STREAMS, USERS, Consumer, Stream, User, stream_of
 
@@ -25,23 +25,23 @@ def page() -> str:
     """The whole page."""
     sections = [
         INTRODUCTION,
-        _section("Streams", ("stream", "subjects", "holds", "keeps", "limits"), map(_stream, STREAMS)),
-        _section(
+        section("Streams", ("stream", "subjects", "holds", "keeps", "limits"), map(_stream, STREAMS)),
+        section(
             "Consumers",
             ("stream", "consumer", "service", "filters", "ack wait", "unacked at most", "dead letters"),
             map(_consumer, (*CONSUMERS, _any_worker())),
         ),
-        _section(
+        section(
             "Messages",
             ("type", "subject", "stream", "sent by", "read by", "means"),
             (_message(REGISTRY[name]) for name in sorted(REGISTRY)),
         ),
-        _section(
+        section(
             "Questions",
             ("subject", "question", "answer", "asked by", "answered by"),
             (
                 (
-                    _code(rpc.subject),
+                    code(rpc.subject),
                     rpc.question.__name__,
                     rpc.answer.__name__,
                     _names(traffic.askers(rpc)),
@@ -57,22 +57,22 @@ def page() -> str:
 
 
 def _stream(stream: Stream) -> Sequence[str]:
-    keeps = "until acked" if stream.work_queue else f"{_duration(stream.max_age)}"
+    keeps = "until acked" if stream.work_queue else f"{duration(stream.max_age)}"
     full = "new messages are refused" if stream.discard_new else "the oldest go"
-    limits = f"{_size(stream.max_bytes)}, then {full}; a message {_size(stream.max_msg_size)}"
+    limits = f"{size(stream.max_bytes)}, then {full}; a message {size(stream.max_msg_size)}"
     holds = stream.purpose + ("; republished live" if stream.republish else "")
-    return _code(stream.name), _codes(stream.subjects), holds, keeps, limits
+    return code(stream.name), codes(stream.subjects), holds, keeps, limits
 
 
 def _consumer(consumer: Consumer) -> Sequence[str]:
     return (
-        _code(consumer.stream),
-        _code(consumer.name),
+        code(consumer.stream),
+        code(consumer.name),
         consumer.service,
-        _codes(consumer.filters),
-        _duration(consumer.ack_wait),
+        codes(consumer.filters),
+        duration(consumer.ack_wait),
         str(consumer.max_ack_pending),
-        _code(consumer.dead_subject),
+        code(consumer.dead_subject),
     )
 
 
@@ -82,14 +82,13 @@ def _any_worker() -> Consumer:
 
 def _message(message: type[Message]) -> Sequence[str]:
     sample = re.sub(r"{\w+}", "x", message.subject)
-    meaning = inspect.cleandoc(message.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     return (
         f"[`{message.ce_type()}`](schemas/{message.ce_type()}.json)",
-        _code(message.subject),
-        _code(stream_of(sample)) if message.kind.stored else "–",
+        code(message.subject),
+        code(stream_of(sample)) if message.kind.stored else "–",
         _names(traffic.senders(message)),
         _names(traffic.readers(message)),
-        meaning,
+        summary(message),
     )
 
 
@@ -97,39 +96,24 @@ def _user(user: User) -> str:
     answers = "\n\nMay answer questions that reach it." if user.answers else ""
     rows = [("publish", subject) for subject in user.may_publish()]
     rows += [("subscribe", subject) for subject in user.may_subscribe()]
-    table = _table(("may", "subject"), ((verb, _code(subject)) for verb, subject in rows))
-    return f"### `{user.name}`\n\n{user.purpose[0].upper()}{user.purpose[1:]}.{answers}\n\n{table}\n"
-
-
-def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return f"## {title}\n\n{_table(head, rows)}\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
-def _codes(texts: Iterable[str]) -> str:
-    return "<br>".join(_code(text) for text in texts)
+    rights = table(("may", "subject"), ((verb, code(subject)) for verb, subject in rows))
+    return f"### `{user.name}`\n\n{user.purpose[0].upper()}{user.purpose[1:]}.{answers}\n\n{rights}\n"
 
 
 def _names(users: Iterable[User]) -> str:
     return ", ".join(user.name for user in users) or "–"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in the largest unit that is whole."""
     for unit, length in (("d", DAY), ("h", 3600.0), ("min", 60.0)):
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:g} {unit}"
     return f"{seconds:g} s"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes in the largest unit."""
     for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= length:
             return f"{count / length:g} {unit}"

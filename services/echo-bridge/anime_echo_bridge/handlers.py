@@ -60,8 +60,7 @@ async def on_optimize(connection: Connection, delivery: Delivery) -> Sequence[Ou
     else:
         log.warning("optimize_refused", job_id=str(asked.job_id), reason=found)
         message = OptimizeFailed(**about, reason=found)
-    ident = f"{asked.epoch}:{message.wire.replace('.', ':')}:{asked.job_id}:{asked.job_version}"
-    return [Outgoing(message, f"{ident}:{asked.repeat}" if asked.repeat else ident)]
+    return [Outgoing(message, message.ident())]
 
 
 @dataclass(frozen=True, slots=True)

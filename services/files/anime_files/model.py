@@ -164,8 +164,7 @@ def answer(filing: JobFiling, verdict: Verdict, outputs: Sequence[Output]) -> Ou
             message=verdict.message,
             retryable=verdict.retryable,
         )
-    ident = f"{epoch}:{message.wire.replace('.', ':')}:{job_id}:{attempt_id}"
-    return Outgoing(message, f"{ident}:{filing.repeat}" if filing.repeat else ident)
+    return Outgoing(message, message.ident())
 
 
 def over(event: JobEvent, staged: Iterable[UUID]) -> set[UUID]:

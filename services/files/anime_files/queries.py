@@ -74,7 +74,7 @@ class Library:
             file = await catalogue.change(connection, file, rating=rating, favourite=favourite, tags=tags)
             epoch = await catalogue.epoch(connection)
             event = FileUpdated(file_id=file.id, epoch=epoch, file=file)
-            await _tell(connection, Outgoing(event, f"{epoch}:files:updated:{file.id}:{file.version}"))
+            await _tell(connection, Outgoing(event, event.ident()))
         self.committed()
         return file
 
@@ -85,7 +85,7 @@ class Library:
             file = await catalogue.delete(connection, file)
             epoch = await catalogue.epoch(connection)
             event = FileDeleted(file_id=file.id, epoch=epoch, job_id=file.job_id, key=file.key)
-            await _tell(connection, Outgoing(event, f"{epoch}:files:deleted:{file.id}:{file.version}"))
+            await _tell(connection, Outgoing(event, event.ident(version=file.version)))
         await failpoints.hit("files.after_delete")
         self.committed()
         return file

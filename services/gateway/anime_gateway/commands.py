@@ -18,7 +18,7 @@ from anime_common import failpoints
 from anime_common.bus import Bus, Stored
 from anime_common.contracts.jobs import CommandDone, CommandRefused
 from anime_common.messages import Message, Outgoing, uuid7
-from anime_common.outcomes import Refused, Unavailable
+from anime_common.outcomes import NotStored, Refused, Unconfirmed
 from anime_gateway import metrics
 from anime_gateway.feed import ANSWERS, readable
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 CLIENT = "gateway"
 PAUSE = 0.1
-BUS_AWAY = "the message bus is away, and nothing was sent: try again soon"
+NOT_STORED = "the message bus did not take the command, and nothing will come of it; try again soon"
 
 
 class CommandRefusal(Refused):
@@ -56,9 +56,9 @@ class Sent:
 
 @dataclass(slots=True)
 class _Attempt:
-    """Whether a command may have reached the broker."""
+    """Whether the broker may have stored a command."""
 
-    made: bool = False
+    unsure: bool = False
 
 
 class Commands:
@@ -82,7 +82,8 @@ class Commands:
             waiting.set_result(answer)
 
     async def send(self, command: Message, job: str, *, wait: float = 0.0) -> Sent:
-        """Send a command about `job`; raises CommandRefusal or OutcomeUnknown. Waits longer if `wait` is more."""
+        """Send a command about `job`; raises CommandRefusal, OutcomeUnknown or Refused. Waits longer if `wait` is more.
+        """
         ident = uuid7()
         answered: asyncio.Future[CommandDone | CommandRefused] = asyncio.get_running_loop().create_future()
         self._waiting[str(ident)] = answered
@@ -92,8 +93,8 @@ class Commands:
             await failpoints.hit(f"gateway.{name}.before_publish")
             attempt = _Attempt()
             if not await self._stored(out, answered, attempt):
-                metrics.COMMANDS.labels(command=name, outcome="unknown" if attempt.made else "unsent").inc()
-                raise OutcomeUnknown(job) if attempt.made else Refused(503, "unavailable", BUS_AWAY)
+                metrics.COMMANDS.labels(command=name, outcome="unknown" if attempt.unsure else "unsent").inc()
+                raise OutcomeUnknown(job) if attempt.unsure else Refused(503, "not_stored", NOT_STORED)
             await failpoints.hit(f"gateway.{name}.after_publish")
             await asyncio.wait({answered}, timeout=max(self._wait, wait))
         finally:
@@ -121,11 +122,15 @@ class Commands:
 
     async def _publish(self, out: Outgoing, attempt: _Attempt) -> None:
         while True:
-            attempt.made = attempt.made or self._bus.connected
+            # Whoever gives up in the middle of this cannot know; one clear refusal says nothing of earlier tries.
+            before, attempt.unsure = attempt.unsure, True
             try:
                 await self._bus.publish(out)
-            except Unavailable as error:
+            except NotStored as error:
+                attempt.unsure = before
                 log.warning("publish_repeated", command=out.id, error=str(error))
-                await asyncio.sleep(PAUSE)
+            except Unconfirmed as error:
+                log.warning("publish_repeated", command=out.id, error=str(error))
             else:
                 return
+            await asyncio.sleep(PAUSE)

@@ -28,12 +28,6 @@ LONGEST_PAUSE = 2.0
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[Any]"]
 
 
-def fact_id(fact: AttemptFact) -> str:
-    """The ce-id of a fact: one meaning, one id, however often it is sent."""
-    kind = fact.wire.rpartition(".")[2]
-    return f"{fact.epoch}:generator:{kind}:{fact.job_id}:{fact.attempt_id}"
-
-
 class Reporter:
     """Publishes facts; `on_confirmed` is called with the attempt once its last fact is stored."""
 
@@ -59,7 +53,7 @@ class Reporter:
     def report(self, fact: AttemptFact, traceparent: str | None = None) -> None:
         """Publish a fact in its job's own trace, after those about the same attempt that were reported before."""
         before = self._latest.get(fact.attempt_id)
-        out = Outgoing(fact, fact_id(fact), traceparent=traceparent)
+        out = Outgoing(fact, fact.ident(), traceparent=traceparent)
         self._latest[fact.attempt_id] = self._spawn(self._deliver(fact, out, before), f"fact {out.id}")
 
     def forget(self, attempts: tuple[UUID, ...]) -> None:

@@ -6,16 +6,14 @@ import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from anime_common.contracts.echo import OptimizePrompt
 from anime_common.contracts.generator import (
     AttemptCancelled,
     AttemptFailed,
     AttemptFinished,
     AttemptReleased,
     AttemptStarted,
-    Offer,
 )
-from anime_common.contracts.jobs import CancelJob, JobEvent, JobFiling
+from anime_common.contracts.jobs import CancelJob
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Message, Outgoing
 from anime_jobs import store
@@ -71,15 +69,5 @@ async def _keep_attempt(
 
 
 def outgoing(message: Message) -> Outgoing:
-    """A message of the ledger with its id: unique per message, stable per meaning."""
-    name = message.wire.rpartition(".")[2]
-    if isinstance(message, JobEvent):
-        ident = f"{message.job.epoch}:jobs:{name}:{message.job.id}:{message.job.version}"
-    elif isinstance(message, OptimizePrompt):
-        ident = f"{message.epoch}:jobs:optimize:{message.job_id}:{message.job_version}"
-    elif isinstance(message, Offer):
-        ident = f"{message.epoch}:jobs:offer:{message.offer_id}"
-    else:
-        raise TypeError(f"{type(message).__name__} is no message of the ledger about a job")
-    repeat = message.repeat if isinstance(message, JobFiling | OptimizePrompt | Offer) else 0
-    return Outgoing(message, f"{ident}:{repeat}" if repeat else ident)
+    """A message of the ledger with its id."""
+    return Outgoing(message, message.ident())

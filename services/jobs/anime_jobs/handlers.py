@@ -201,7 +201,7 @@ def _count_end(before: Record, after: Record) -> None:
 def done(ledger: Ledger, command_id: str, client: str, status: int, job: Job) -> Outgoing:
     """The answer to a command that was carried out."""
     answer = CommandDone(command_id=command_id, client=client, status=status, job=job)
-    return Outgoing(answer, f"{ledger.epoch}:jobs:command_done:{command_id}:0")
+    return Outgoing(answer, answer.ident(epoch=ledger.epoch))
 
 
 def refused(ledger: Ledger, command_id: str, client: str, refusal: Refused, job_id: UUID | None) -> Outgoing:
@@ -215,7 +215,7 @@ def refused(ledger: Ledger, command_id: str, client: str, refusal: Refused, job_
         field=refusal.field,
         job_id=job_id,
     )
-    return Outgoing(answer, f"{ledger.epoch}:jobs:command_refused:{command_id}:0")
+    return Outgoing(answer, answer.ident(epoch=ledger.epoch))
 
 
 def dead_command(ledger: Ledger, message: Pulled, reason: str, field: str | None) -> Outgoing | None:

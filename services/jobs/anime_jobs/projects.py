@@ -149,10 +149,10 @@ async def delete(connection: Connection, question: DeleteProject, epoch: int) ->
     await connection.execute("DELETE FROM jobs WHERE project_id = $1", project.id)
     await connection.execute("DELETE FROM projects WHERE id = $1", project.id)
     gone = ProjectChanged(project_id=project.id, project=project, deleted=True)
-    ident = f"{epoch}:jobs:project_changed:{project.id}:{project.version + 1}"
+    ident = gone.ident(epoch=epoch, version=project.version + 1)
     return DeletedProject(deleted=True, jobs=project.jobs, project=project), [Outgoing(gone, ident)]
 
 
 def _told(project: Project, epoch: int) -> Outgoing:
     event = ProjectChanged(project_id=project.id, project=project)
-    return Outgoing(event, f"{epoch}:jobs:project_changed:{project.id}:{project.version}")
+    return Outgoing(event, event.ident(epoch=epoch, version=project.version))

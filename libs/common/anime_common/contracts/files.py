@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from anime_common.contracts.vocabulary import (
     Cursor,
+    Day,
     Name,
     Output,
     Settings,
@@ -21,15 +22,19 @@ from anime_common.contracts.vocabulary import (
 from anime_common.messages import Kind, Message, Model, Request
 from anime_common.rpc_contract import Empty, Rpc
 
+ANSWER_IDENTITY = "{epoch}:{type}:{job_id}:{attempt_id}[:{repeat}]"
+
 
 class Filed(Message, wire="files.filed", kind=Kind.EVENT, subject="anime.evt.files.filed.{job_id}"):
     """Every output of an attempt lies in the library, verified and indexed."""
 
-    job_id: UUID
-    attempt_id: UUID
-    repeat: int = 0
-    epoch: int
-    outputs: tuple[Output, ...]
+    identity: ClassVar[str] = ANSWER_IDENTITY
+
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt that made them.")
+    repeat: int = Field(0, description="As in the filing that is answered.")
+    epoch: int = Field(description="As in the filing that is answered.")
+    outputs: tuple[Output, ...] = Field(description="The files, by index.")
 
 
 class FilingFailed(
@@ -37,60 +42,66 @@ class FilingFailed(
 ):
     """The outputs of an attempt could not be filed; their reservation is withdrawn."""
 
-    job_id: UUID
-    attempt_id: UUID
-    repeat: int = 0
-    epoch: int
-    code: str
-    message: str
-    retryable: bool
+    identity: ClassVar[str] = ANSWER_IDENTITY
+
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt that made them.")
+    repeat: int = Field(0, description="As in the filing that is answered.")
+    epoch: int = Field(description="As in the filing that is answered.")
+    code: str = Field(description="What went wrong, for programs: stable.")
+    message: str = Field(description="What went wrong, for people.")
+    retryable: bool = Field(description="Whether drawing the pictures again may help.")
 
 
 class FileView(Model):
     """A file of the library."""
 
-    id: UUID
-    key: str
-    thumbnail_key: str | None = None
-    job_id: UUID | None = None
-    attempt_id: UUID | None = None
-    code: str | None = None
-    project_id: UUID
-    project: str
-    date: date
-    index: int
-    type: Literal["image", "video", "grid", "upload"]
-    media_type: str
-    size: int
-    width: int
-    height: int
-    sha256: Sha256
-    settings: Settings | None = None
-    rating: int = 0
-    favourite: bool = False
-    tags: tuple[str, ...] = ()
-    created_at: datetime
-    updated_at: datetime
-    version: int = 1
-    content_url: str | None = None
-    thumbnail_url: str | None = None
+    id: UUID = Field(description="The file.")
+    key: str = Field(description="Key in the artifact store.")
+    thumbnail_key: str | None = Field(None, description="Key of its thumbnail; absent for clips.")
+    job_id: UUID | None = Field(None, description="The job that made it; absent for uploads.")
+    attempt_id: UUID | None = Field(None, description="The attempt that made it.")
+    code: str | None = Field(None, description="Short id of the job.")
+    project_id: UUID = Field(description="The project.")
+    project: str = Field(description="Slug of the project when it was filed.")
+    date: Day = Field(description="Day it was filed under.")
+    index: int = Field(description="Number of the picture in its job, from 0.")
+    type: Literal["image", "video", "grid", "upload"] = Field(description="Kind of file; a folder of the library.")
+    media_type: str = Field(description="Media type.")
+    size: int = Field(description="Bytes.")
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    sha256: Sha256 = Field(description="SHA-256 of the bytes.")
+    settings: Settings | None = Field(None, description="What makes this very picture again.")
+    rating: int = Field(0, description="0 (none) to 5.")
+    favourite: bool = Field(False, description="Whether somebody marked it.")
+    tags: tuple[str, ...] = Field((), description="In small letters.")
+    created_at: datetime = Field(description="When it was filed.")
+    updated_at: datetime = Field(description="When it was last changed.")
+    version: int = Field(1, description="Grows with every change.")
+    content_url: str | None = Field(None, description="Where the gateway serves it; absent on the bus.")
+    thumbnail_url: str | None = Field(None, description="Where the gateway serves its thumbnail; absent on the bus.")
 
 
 class FileUpdated(Message, wire="files.updated", kind=Kind.EVENT, subject="anime.evt.files.updated.{file_id}"):
     """Somebody curated a file."""
 
-    file_id: UUID
-    epoch: int = 0
-    file: FileView
+    identity: ClassVar[str] = "{epoch}:{type}:{file_id}:{file.version}"
+
+    file_id: UUID = Field(description="The file.")
+    epoch: int = Field(0, description="The newest epoch of the ledger that files has heard of.")
+    file: FileView = Field(description="The file as it is now.")
 
 
 class FileDeleted(Message, wire="files.deleted", kind=Kind.EVENT, subject="anime.evt.files.deleted.{file_id}"):
     """A file has left the library."""
 
-    file_id: UUID
-    epoch: int = 0
-    job_id: UUID | None = None
-    key: str
+    identity: ClassVar[str] = "{epoch}:{type}:{file_id}:{version}"
+
+    file_id: UUID = Field(description="The file.")
+    epoch: int = Field(0, description="The newest epoch of the ledger that files has heard of.")
+    job_id: UUID | None = Field(None, description="The job that made it; absent for uploads.")
+    key: str = Field(description="Key that it had in the artifact store; never given again.")
 
 
 Tag = Annotated[
@@ -101,7 +112,7 @@ Tag = Annotated[
 class FileRef(Request):
     """Names a file."""
 
-    id: UUID
+    id: UUID = Field(description="The file.")
 
 
 class FileQuery(Request):
@@ -111,42 +122,42 @@ class FileQuery(Request):
         None, description="Words of the prompt, or a tag."
     )
     project: Name | None = Field(None, description="Project id or slug.")
-    job_id: UUID | None = None
-    type: Literal["image", "video", "grid", "upload"] | None = None
-    tag: Tag | None = None
-    favourite: bool | None = None
-    min_rating: Annotated[int, Field(ge=0, le=5)] | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Cursor | None = None
+    job_id: UUID | None = Field(None, description="Files of this job.")
+    type: Literal["image", "video", "grid", "upload"] | None = Field(None, description="Files of this kind.")
+    tag: Tag | None = Field(None, description="Files with this tag.")
+    favourite: bool | None = Field(None, description="Marked files, or those that are not.")
+    min_rating: Annotated[int, Field(ge=0, le=5)] | None = Field(None, description="Files rated so or better.")
+    limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most files of a page.")
+    cursor: Cursor | None = Field(None, description="The `next` of the page before.")
 
 
 class FilePage(Model):
     """One page of files; `next` is the cursor of the page after it."""
 
-    items: tuple[FileView, ...]
-    next: str | None = None
+    items: tuple[FileView, ...] = Field(description="The files.")
+    next: str | None = Field(None, description="Cursor of the page after this; absent at the end.")
 
 
 class FileChanges(Request):
     """What a person may change of a file; absent fields stay."""
 
-    rating: Annotated[StrictInt, Field(ge=0, le=5)] | None = None
-    favourite: StrictBool | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=50)] | None = None
+    rating: Annotated[StrictInt, Field(ge=0, le=5)] | None = Field(None, description="0 takes the rating away.")
+    favourite: StrictBool | None = Field(None, description="Mark it, or take the mark away.")
+    tags: Annotated[tuple[Tag, ...], Field(max_length=50)] | None = Field(None, description="All tags it shall have.")
 
 
 class UpdateFile(Request):
     """Change what a person may change of a file."""
 
-    id: UUID
-    changes: FileChanges
+    id: UUID = Field(description="The file.")
+    changes: FileChanges = Field(description="What to change.")
 
 
 class LibraryStats(Model):
     """How much the library holds; bytes."""
 
-    files: int
-    bytes: int
+    files: int = Field(description="How many.")
+    bytes: int = Field(description="How large together.")
 
 
 GET_FILE = Rpc("files", "get", FileRef, FileView)

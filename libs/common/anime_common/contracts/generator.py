@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -18,11 +18,13 @@ PREVIEWS = "anime.tel.preview.{job_id}.{attempt_id}"
 class AttemptFact(Message):
     """What every fact about an attempt names: the attempt owns the job or the fact changes nothing."""
 
-    job_id: UUID
-    attempt_id: UUID
-    epoch: int
-    worker: str
-    incarnation: UUID
+    identity: ClassVar[str] = "{epoch}:{type}:{job_id}:{attempt_id}"
+
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt; a fact of one that does not own the job changes nothing.")
+    epoch: int = Field(description="Epoch of the offer.")
+    worker: str = Field(description="Name of the worker.")
+    incarnation: UUID = Field(description="Incarnation of the worker: new at each start.")
 
 
 class AttemptStarted(
@@ -30,8 +32,8 @@ class AttemptStarted(
 ):
     """A worker has begun an attempt."""
 
-    engine: str
-    started_at: datetime
+    engine: str = Field(description="Engine that runs it.")
+    started_at: datetime = Field(description="When work began.")
 
 
 class AttemptFinished(
@@ -39,13 +41,13 @@ class AttemptFinished(
 ):
     """All outputs of an attempt lie in staging, fsynced. `timings` are seconds a phase; `settings` what was used."""
 
-    engine: str
-    device: str
-    settings: Settings
-    outputs: tuple[StagedOutput, ...]
-    timings: dict[Phase, float]
-    warnings: tuple[str, ...] = ()
-    finished_at: datetime
+    engine: str = Field(description="Engine that ran it.")
+    device: str = Field(description="Id of the device it ran on.")
+    settings: Settings = Field(description="What was really used.")
+    outputs: tuple[StagedOutput, ...] = Field(description="The files in staging.")
+    timings: dict[Phase, float] = Field(description="Seconds a phase.")
+    warnings: tuple[str, ...] = Field((), description="What went otherwise than asked, for people.")
+    finished_at: datetime = Field(description="When the last file was safe.")
 
 
 class AttemptFailed(
@@ -53,11 +55,13 @@ class AttemptFailed(
 ):
     """An attempt ended without its outputs. `counts` is false when the job is not to blame (a group's crash)."""
 
-    code: str
-    message: str
-    retryable: bool
-    counts: bool = True
-    failed_at: datetime
+    code: str = Field(description="What went wrong, for programs: stable.")
+    message: str = Field(description="What went wrong, for people.")
+    retryable: bool = Field(description="Whether trying again may help.")
+    counts: bool = Field(
+        True, description="Whether it uses up one of the job's tries; false when the job is not to blame."
+    )
+    failed_at: datetime = Field(description="When it failed.")
 
 
 class AttemptCancelled(
@@ -65,9 +69,9 @@ class AttemptCancelled(
 ):
     """An attempt was stopped as asked; `outputs` are the pictures finished before, staged."""
 
-    settings: Settings | None = None
-    outputs: tuple[StagedOutput, ...] = ()
-    cancelled_at: datetime
+    settings: Settings | None = Field(None, description="What was used; absent when nothing was drawn.")
+    outputs: tuple[StagedOutput, ...] = Field((), description="The pictures finished before, in staging.")
+    cancelled_at: datetime = Field(description="When it stopped.")
 
 
 class AttemptReleased(
@@ -75,19 +79,19 @@ class AttemptReleased(
 ):
     """A worker gives an attempt back unharmed (it drains, or cannot run it): to be queued again at once."""
 
-    reason: str
-    released_at: datetime
+    reason: str = Field(description="Why, for people.")
+    released_at: datetime = Field(description="When it was given back.")
 
 
 class OfferedJob(Model):
     """One job of an offer."""
 
-    job_id: UUID
-    attempt_id: UUID
-    attempt: int
-    code: str
-    project: str
-    settings: Settings
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt: names ownership and the staging folder.")
+    attempt: int = Field(description="Number of the attempt, from 1.")
+    code: str = Field(description="Short id of the job.")
+    project: str = Field(description="Slug of the project.")
+    settings: Settings = Field(description="What to draw.")
     traceparent: str | None = Field(None, description="W3C trace context of the request behind the job.")
 
 
@@ -97,12 +101,14 @@ class Offer(Message, wire="jobs.offer", kind=Kind.OFFER, subject="anime.dispatch
     All jobs of an offer have an equal `Settings.batch_key()` and may run in one forward pass.
     """
 
-    offer_id: UUID
-    repeat: int = 0
-    epoch: int
-    worker: str
-    incarnation: UUID
-    jobs: tuple[OfferedJob, ...]
+    identity: ClassVar[str] = "{epoch}:{type}:{offer_id}[:{repeat}]"
+
+    offer_id: UUID = Field(description="The offer; heartbeats list what is held of it.")
+    repeat: int = Field(0, description="Number of the repeat; 0 the first time.")
+    epoch: int = Field(description="The ledger's epoch.")
+    worker: str = Field(description="Name of the worker.")
+    incarnation: UUID = Field(description="The only incarnation that may take it.")
+    jobs: tuple[OfferedJob, ...] = Field(description="What to run: one job, or several in one batch.")
 
 
 class JobProgress(
@@ -118,84 +124,84 @@ class JobProgress(
 class HeldAttempt(AttemptProgress):
     """An attempt that a worker holds: waiting, in work, or ended with its fact not yet confirmed by the broker."""
 
-    offer_id: UUID
-    started: bool = False
-    ended: bool = False
+    offer_id: UUID = Field(description="The offer it came with.")
+    started: bool = Field(False, description="Whether work has begun.")
+    ended: bool = Field(False, description="Whether it has ended, its last fact not yet confirmed.")
 
 
 class FactPosition(Model):
     """Where a worker's last fact was stored: the stream's creation time and the sequence."""
 
-    stream_created: str
-    sequence: int
+    stream_created: str = Field(description="When the stream was created: its identity.")
+    sequence: int = Field(description="Sequence in that stream.")
 
 
 class DeviceInfo(Model):
     """The card (or CPU) a worker runs on; memory in bytes."""
 
-    id: str
-    kind: Literal["cuda", "cpu", "simulated"]
-    name: str
-    memory_total: int
-    memory_free: int
+    id: str = Field(description="Name of the device; workers on one card share it.")
+    kind: Literal["cuda", "cpu", "simulated"] = Field(description="What it is.")
+    name: str = Field(description="Name for people.")
+    memory_total: int = Field(description="Bytes.")
+    memory_free: int = Field(description="Bytes.")
 
 
 class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="anime.tel.generator.{worker}"):
     """The whole state of a worker, every few seconds and at once on change."""
 
-    worker: str
-    incarnation: UUID
-    started_at: datetime
-    sent_at: datetime
-    version: str
-    device: DeviceInfo
-    engines: tuple[str, ...]
-    models: tuple[ModelInfo, ...]
-    resident: tuple[str, ...] = ()
+    worker: str = Field(description="Name of the worker.")
+    incarnation: UUID = Field(description="New at each start.")
+    started_at: datetime = Field(description="When this incarnation began.")
+    sent_at: datetime = Field(description="When this was sent; an older one is dropped.")
+    version: str = Field(description="Version of the software.")
+    device: DeviceInfo = Field(description="The card or CPU it runs on.")
+    engines: tuple[str, ...] = Field(description="Engines it has.")
+    models: tuple[ModelInfo, ...] = Field(description="Models it can run.")
+    resident: tuple[str, ...] = Field((), description="Keys of the models in memory.")
     slots: int = Field(description="Offers that can run side by side.")
-    free_slots: int
-    batch_limit: int = 1
-    draining: bool = False
+    free_slots: int = Field(description="Slots without an offer.")
+    batch_limit: int = Field(1, description="Jobs it can run in one forward pass.")
+    draining: bool = Field(False, description="Whether it takes nothing new.")
     goodbye: bool = Field(False, description="The last heartbeat of this incarnation: it has let go of everything.")
-    attempts: tuple[HeldAttempt, ...] = ()
-    last_fact: FactPosition | None = None
+    attempts: tuple[HeldAttempt, ...] = Field((), description="Every attempt it holds.")
+    last_fact: FactPosition | None = Field(None, description="Where its last fact was stored; absent before the first.")
 
 
 class CancelAttempt(Model):
     """Stop an attempt between two steps and say so with a `cancelled` fact."""
 
-    action: Literal["cancel"] = "cancel"
-    job_id: UUID
-    attempt_id: UUID
+    action: Literal["cancel"] = Field("cancel", description="Names the order.")
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt to stop.")
 
 
 class AbandonAttempt(Model):
     """Stop an attempt that is nobody's any more; delete nothing, report nothing."""
 
-    action: Literal["abandon"] = "abandon"
-    job_id: UUID
-    attempt_id: UUID
+    action: Literal["abandon"] = Field("abandon", description="Names the order.")
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt to stop.")
 
 
 class Renew(Model):
     """This incarnation was declared lost: drop everything and come back as a new one."""
 
-    action: Literal["renew"] = "renew"
-    incarnation: UUID
+    action: Literal["renew"] = Field("renew", description="Names the order.")
+    incarnation: UUID = Field(description="The incarnation that was lost.")
 
 
 class Drain(Model):
     """Finish what runs, give back what waits, take nothing new (until `resume` is true)."""
 
-    action: Literal["drain"] = "drain"
-    resume: bool = False
+    action: Literal["drain"] = Field("drain", description="Names the order.")
+    resume: bool = Field(False, description="True takes the order back.")
 
 
 class UnloadModel(Model):
     """Give up a resident model, or all of them, once idle."""
 
-    action: Literal["unload"] = "unload"
-    model: str | None = None
+    action: Literal["unload"] = Field("unload", description="Names the order.")
+    model: str | None = Field(None, description="Key of the model; absent: all.")
 
 
 Action = Annotated[
@@ -207,5 +213,5 @@ Action = Annotated[
 class Control(Message, wire="ctl.generator", kind=Kind.CONTROL, subject="anime.ctl.generator.{worker}"):
     """An order to one worker; safe to repeat."""
 
-    worker: str
-    order: Action
+    worker: str = Field(description="Name of the worker.")
+    order: Action = Field(description="What to do.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.vocabulary import (
     Cursor,
+    Day,
     GenerationRequest,
     JobError,
     JobState,
@@ -34,47 +35,52 @@ from anime_common.rpc_contract import Empty, Rpc
 JobRef = Annotated[str, StringConstraints(pattern=r"^[0-9a-zA-Z-]{8,36}$")]
 """A job's id (UUID) or its 8-character code."""
 
+COMMAND_IDENTITY = "{command_id}"
+"""A command is known by an id of its sender's own making (UUIDv7), the same one for every repeat of one request."""
+
 
 class Job(Model):
     """A job as everybody sees it."""
 
-    id: UUID
+    id: UUID = Field(description="The job.")
     code: str = Field(description="Short id, 8 characters, unique.")
     version: int = Field(description="Grows with every change.")
-    epoch: int
-    state: JobState
+    epoch: int = Field(
+        description="The ledger's epoch when the job was made; newer is what is greater in (epoch, version)."
+    )
+    state: JobState = Field(description="Where it is in its life.")
     client: str = Field(description="Who submitted it.")
-    project_id: UUID
+    project_id: UUID = Field(description="The project.")
     project: str = Field(description="Slug of the project.")
-    priority: Priority
-    request: GenerationRequest
+    priority: Priority = Field(description="Priority class.")
+    request: GenerationRequest = Field(description="What was asked for, as it was sent.")
     settings: Settings | None = Field(None, description="Absent until a model is known.")
     prompt_note: str | None = Field(None, description="What Echo did to the prompt, or why it did not.")
-    not_before: datetime | None = None
-    paused: bool = False
-    attempt_id: UUID | None = None
+    not_before: datetime | None = Field(None, description="Earliest start.")
+    paused: bool = Field(False, description="Whether it waits until it is resumed.")
+    attempt_id: UUID | None = Field(None, description="The attempt that owns it, or owned it last.")
     attempt: int = Field(0, description="How many times it was given to a worker.")
-    failures: int = 0
-    worker: str | None = None
-    cancel_requested: bool = False
-    parent_id: UUID | None = None
-    error: JobError | None = None
+    failures: int = Field(0, description="Failed tries since the last retry by hand.")
+    worker: str | None = Field(None, description="The worker that has it, or had it last.")
+    cancel_requested: bool = Field(False, description="Whether a running attempt was asked to stop.")
+    parent_id: UUID | None = Field(None, description="The job that this one repeats with changes.")
+    error: JobError | None = Field(None, description="Why it failed, or why it is tried again.")
     message: str | None = Field(None, description="Why it waits, or what happened last.")
-    warnings: tuple[str, ...] = ()
-    outputs: tuple[Output, ...] = ()
+    warnings: tuple[str, ...] = Field((), description="What went otherwise than asked, for people.")
+    outputs: tuple[Output, ...] = Field((), description="Its pictures, once they are in the library.")
     timings: dict[Phase, float] = Field(default_factory=dict, description="Seconds a phase of the last attempt.")
-    created_at: datetime
-    updated_at: datetime
-    queued_at: datetime | None = None
-    dispatched_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    created_at: datetime = Field(description="When it was accepted.")
+    updated_at: datetime = Field(description="When it last changed.")
+    queued_at: datetime | None = Field(None, description="When it last came into the queue.")
+    dispatched_at: datetime | None = Field(None, description="When it was last given to a worker.")
+    started_at: datetime | None = Field(None, description="When the last attempt began.")
+    ended_at: datetime | None = Field(None, description="When it ended.")
 
 
 class JobView(Job):
     """A job with its progress."""
 
-    progress: Progress
+    progress: Progress = Field(description="How far it is.")
 
 
 class SubmitJob(
@@ -82,8 +88,10 @@ class SubmitJob(
 ):
     """Make a job. The same `job_id` with the same request is the same job; with another request it is a conflict."""
 
-    job_id: UUID
-    request: GenerationRequest
+    identity: ClassVar[str] = COMMAND_IDENTITY
+
+    job_id: UUID = Field(description="Made by the sender (UUID).")
+    request: GenerationRequest = Field(description="What to draw.")
     expires_at: AwareDatetime | None = Field(None, description="Refuse the job when read later than this.")
 
 
@@ -92,21 +100,25 @@ class CancelJob(
 ):
     """Stop a job."""
 
-    job: JobRef
+    identity: ClassVar[str] = COMMAND_IDENTITY
+
+    job: JobRef = Field(description="The job.")
 
 
 class RetryJob(Message, wire="jobs.retry", kind=Kind.COMMAND, subject="anime.cmd.jobs.retry.{client}", extra="forbid"):
     """Run a failed or cancelled job again, under the same id, with a fresh retry budget."""
 
-    job: JobRef
+    identity: ClassVar[str] = COMMAND_IDENTITY
+
+    job: JobRef = Field(description="The job.")
 
 
 class JobChanges(Request):
     """What may be changed of a waiting job; absent fields stay."""
 
-    priority: Priority | None = None
+    priority: Priority | None = Field(None, description="New priority class.")
     not_before: AwareDatetime | None = Field(None, description="null takes the limit away.")
-    paused: StrictBool | None = None
+    paused: StrictBool | None = Field(None, description="True holds the job back, false lets it go on.")
 
 
 class PrioritizeJob(
@@ -114,15 +126,19 @@ class PrioritizeJob(
 ):
     """Change when a job runs."""
 
-    job: JobRef
-    changes: JobChanges
-    clear_not_before: bool = False
+    identity: ClassVar[str] = COMMAND_IDENTITY
+
+    job: JobRef = Field(description="The job.")
+    changes: JobChanges = Field(description="What to change.")
+    clear_not_before: bool = Field(False, description="Take the earliest start away.")
 
 
 class JobEvent(Message):
     """What every job event carries: the job as it is after the change."""
 
-    job: Job
+    identity: ClassVar[str] = "{job.epoch}:{type}:{job.id}:{job.version}"
+
+    job: Job = Field(description="The job as it is after the change.")
 
     @property
     def job_id(self) -> UUID:
@@ -149,11 +165,13 @@ class JobStarted(JobEvent, wire="jobs.started", kind=Kind.EVENT, subject="anime.
 class JobFiling(JobEvent, wire="jobs.filing", kind=Kind.EVENT, subject="anime.evt.jobs.filing.{job_id}"):
     """The outputs of an attempt are to be filed. `project` and `date` are as of now and stay for repeats."""
 
-    attempt_id: UUID
-    repeat: int = 0
-    staged: tuple[StagedOutput, ...]
-    settings: Settings
-    date: date
+    identity: ClassVar[str] = "{job.epoch}:{type}:{job.id}:{job.version}[:{repeat}]"
+
+    attempt_id: UUID = Field(description="The attempt that made them.")
+    repeat: int = Field(0, description="Number of the repeat; 0 the first time. Copied by the answer.")
+    staged: tuple[StagedOutput, ...] = Field(description="The files in staging.")
+    settings: Settings = Field(description="What they were made with.")
+    date: Day = Field(description="Day to file them under, in the configured time zone.")
 
 
 class JobCompleted(JobEvent, wire="jobs.completed", kind=Kind.EVENT, subject="anime.evt.jobs.completed.{job_id}"):
@@ -177,10 +195,12 @@ class CommandDone(
 ):
     """The answer to a command that was carried out; `command_id` is its ce-id. For its sender alone."""
 
-    command_id: str
-    client: str
-    status: int
-    job: Job
+    identity: ClassVar[str] = "{epoch}:{type}:{command_id}:0"
+
+    command_id: str = Field(description="The `ce-id` of the command.")
+    client: str = Field(description="Who sent it.")
+    status: int = Field(description="201 for a new job, else 200.")
+    job: Job = Field(description="The job after the command.")
 
 
 class CommandRefused(
@@ -188,13 +208,15 @@ class CommandRefused(
 ):
     """The answer to a command that was refused. For its sender alone."""
 
-    command_id: str
-    client: str
-    status: int
-    code: str
-    message: str
-    field: str | None = None
-    job_id: UUID | None = None
+    identity: ClassVar[str] = "{epoch}:{type}:{command_id}:0"
+
+    command_id: str = Field(description="The `ce-id` of the command.")
+    client: str = Field(description="Who sent it.")
+    status: int = Field(description="Why, as an HTTP status.")
+    code: str = Field(description="Why, for programs: stable.")
+    message: str = Field(description="Why, for people.")
+    field: str | None = Field(None, description="The field at fault.")
+    job_id: UUID | None = Field(None, description="The job in question.")
 
 
 class ProjectState(StrEnum):
@@ -213,31 +235,31 @@ Description = Annotated[str, Field(strict=True, max_length=4000), AfterValidator
 class Project(Model):
     """A production: its jobs and files lie together."""
 
-    id: UUID
-    slug: str
-    name: str
-    description: str = ""
-    state: ProjectState = ProjectState.ACTIVE
-    version: int = 1
-    jobs: int = 0
-    created_at: datetime
-    updated_at: datetime
+    id: UUID = Field(description="The project.")
+    slug: str = Field(description="Folder of its files; never changes.")
+    name: str = Field(description="Name for people.")
+    description: str = Field("", description="For people.")
+    state: ProjectState = Field(ProjectState.ACTIVE, description="Whether it takes new jobs.")
+    version: int = Field(1, description="Grows with every change.")
+    jobs: int = Field(0, description="How many jobs it has.")
+    created_at: datetime = Field(description="When it was made.")
+    updated_at: datetime = Field(description="When it last changed.")
 
 
 class NewProject(Request):
     """A project to be made; the slug is made from the name unless given."""
 
-    name: ProjectName
-    slug: Slug | None = None
-    description: Description = ""
+    name: ProjectName = Field(description="Name for people.")
+    slug: Slug | None = Field(None, description="Folder of its files; default: made from the name.")
+    description: Description = Field("", description="For people.")
 
 
 class ProjectChanges(Request):
     """What to change of a project; absent fields stay. A slug never changes: it is the folder of its files."""
 
-    name: ProjectName | None = None
-    description: Description | None = None
-    state: ProjectState | None = None
+    name: ProjectName | None = Field(None, description="New name.")
+    description: Description | None = Field(None, description="New description.")
+    state: ProjectState | None = Field(None, description="Archive it, or take it back.")
 
     @model_validator(mode="after")
     def _some_change(self) -> ProjectChanges:
@@ -252,21 +274,21 @@ class ProjectChanges(Request):
 class CreateProject(Request):
     """Make a project under an id of the caller's making: a repeat of the same call changes nothing."""
 
-    id: UUID
-    project: NewProject
+    id: UUID = Field(description="Made by the caller (UUID).")
+    project: NewProject = Field(description="What to make.")
 
 
 class ProjectRef(Request):
     """Names a project by id or slug."""
 
-    project: Name
+    project: Name = Field(description="Id or slug.")
 
 
 class UpdateProject(ProjectRef):
     """Change a project; with `expected_version`, only if nobody changed it since."""
 
-    changes: ProjectChanges
-    expected_version: int | None = None
+    changes: ProjectChanges = Field(description="What to change.")
+    expected_version: int | None = Field(None, description="Refuse (409) when the project has another version.")
 
 
 class DeleteProject(ProjectRef):
@@ -279,24 +301,24 @@ class DeleteProject(ProjectRef):
 class DeletedProject(Model):
     """What became of a project: deleted, or archived when `project` says so."""
 
-    deleted: bool
-    jobs: int
-    project: Project
+    deleted: bool = Field(description="False when it was archived instead.")
+    jobs: int = Field(description="How many jobs it had.")
+    project: Project = Field(description="The project as it last was.")
 
 
 class ProjectQuery(Request):
     """Which projects to list, by slug."""
 
-    state: ProjectState | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Cursor | None = None
+    state: ProjectState | None = Field(None, description="Projects in this state.")
+    limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most projects of a page.")
+    cursor: Cursor | None = Field(None, description="The `next` of the page before.")
 
 
 class ProjectPage(Model):
     """One page of projects."""
 
-    items: tuple[Project, ...]
-    next: str | None = None
+    items: tuple[Project, ...] = Field(description="The projects.")
+    next: str | None = Field(None, description="Cursor of the page after this; absent at the end.")
 
 
 class ProjectChanged(
@@ -304,29 +326,33 @@ class ProjectChanged(
 ):
     """A project was made, changed or (`deleted`) removed."""
 
-    project_id: UUID
-    project: Project
-    deleted: bool = False
+    identity: ClassVar[str] = "{epoch}:{type}:{project_id}:{version}"
+
+    project_id: UUID = Field(description="The project.")
+    project: Project = Field(description="The project as it is now, or last was.")
+    deleted: bool = Field(False, description="Whether it was removed.")
 
 
 class QueueEntry(Model):
     """One waiting job: its place (1 = next) and when it should end."""
 
-    job_id: UUID
-    code: str
-    position: int
-    eta_seconds: float | None = None
-    state: JobState
-    priority: Priority
-    project: str
-    message: str | None = None
+    job_id: UUID = Field(description="The job.")
+    code: str = Field(description="Short id of the job.")
+    position: int = Field(description="Place in the queue, 1 = next.")
+    eta_seconds: float | None = Field(
+        None, description="Estimated seconds until the job ends; absent when nobody can know."
+    )
+    state: JobState = Field(description="State of the job.")
+    priority: Priority = Field(description="Priority class.")
+    project: str = Field(description="Slug of the project.")
+    message: str | None = Field(None, description="Why it waits.")
 
 
 class QueueState(Message, wire="tel.queue", kind=Kind.TELEMETRY, subject="anime.tel.queue"):
     """The queue: the first 500 places, then counts."""
 
-    at: datetime
-    entries: tuple[QueueEntry, ...]
+    at: datetime = Field(description="As of when.")
+    entries: tuple[QueueEntry, ...] = Field(description="The first 500 places.")
     waiting: int = Field(description="Jobs preparing or queued.")
     counts: dict[JobState, int] = Field(description="Jobs that have not ended, by state.")
     workers: int = Field(description="Workers that could take a job.")
@@ -335,22 +361,22 @@ class QueueState(Message, wire="tel.queue", kind=Kind.TELEMETRY, subject="anime.
 class WorkerView(Model):
     """A generator as the ledger knows it."""
 
-    worker: str
+    worker: str = Field(description="Name of the worker.")
     status: str = Field(description="idle, busy, draining, silent or lost")
-    last_seen: datetime
-    heartbeat: Heartbeat
+    last_seen: datetime = Field(description="When it was last heard.")
+    heartbeat: Heartbeat = Field(description="What it said last.")
 
 
 class Workers(Model):
     """All generators seen since the ledger started, and those it stored as lost."""
 
-    items: tuple[WorkerView, ...]
+    items: tuple[WorkerView, ...] = Field(description="The workers, by name.")
 
 
 class CatalogueEntry(Model):
     """A model that some worker can or could run."""
 
-    model: ModelInfo
+    model: ModelInfo = Field(description="The model.")
     workers: tuple[str, ...] = Field((), description="Live workers that can run it now.")
     resident: tuple[str, ...] = Field((), description="Those that hold it in memory.")
 
@@ -358,39 +384,39 @@ class CatalogueEntry(Model):
 class Catalogue(Model):
     """Every model ever announced."""
 
-    items: tuple[CatalogueEntry, ...]
+    items: tuple[CatalogueEntry, ...] = Field(description="The models, the default first.")
 
 
 class JobQuestion(Request):
     """Names a job by id or code."""
 
-    job: JobRef
+    job: JobRef = Field(description="The job.")
 
 
 class JobQuery(Request):
     """Which jobs to list; newest first."""
 
-    state: tuple[JobState, ...] = ()
-    project: Name | None = None
-    client: Name | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Cursor | None = None
+    state: tuple[JobState, ...] = Field((), description="Jobs in one of these states; empty: all.")
+    project: Name | None = Field(None, description="Jobs of this project (id or slug).")
+    client: Name | None = Field(None, description="Jobs that this client submitted.")
+    limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most jobs of a page.")
+    cursor: Cursor | None = Field(None, description="The `next` of the page before.")
 
 
 class JobPage(Model):
     """One page of jobs."""
 
-    items: tuple[JobView, ...]
-    next: str | None = None
+    items: tuple[JobView, ...] = Field(description="The jobs.")
+    next: str | None = Field(None, description="Cursor of the page after this; absent at the end.")
 
 
 class LedgerStats(Model):
     """Counts and speeds for dashboards and `GET /stats`."""
 
-    epoch: int
-    counts: dict[JobState, int]
-    completed_last_hour: int
-    failed_last_hour: int
+    epoch: int = Field(description="The ledger's epoch.")
+    counts: dict[JobState, int] = Field(description="Jobs by state.")
+    completed_last_hour: int = Field(description="Jobs completed in the last hour.")
+    failed_last_hour: int = Field(description="Jobs failed in the last hour.")
     median_seconds: float | None = Field(None, description="Median time from start to completion, last 24 h.")
     outbox: int = Field(description="Messages not yet published.")
     scheduler: bool = Field(description="Whether the instance that answers is the active scheduler.")

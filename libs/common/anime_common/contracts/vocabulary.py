@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
@@ -38,6 +39,9 @@ Name = Annotated[str, Field(strict=True, min_length=1, max_length=64), AfterVali
 
 Cursor = Annotated[str, Field(max_length=200), AfterValidator(printable)]
 """The `next` of a page."""
+
+Day = date
+"""A date, for fields that are named so."""
 
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN)]
 Token = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
@@ -131,16 +135,16 @@ class GenerationRequest(Request):
 class Settings(Model):
     """What a picture is made with: a request after defaults are filled in; enough to make it again."""
 
-    prompt: str
-    negative_prompt: str = ""
-    model: str
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    sampler: Sampler
-    seed: int
-    count: int = 1
+    prompt: str = Field(description="What is drawn, as the model gets it.")
+    negative_prompt: str = Field("", description="What must not appear.")
+    model: str = Field(description="Key of the model.")
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    steps: int = Field(description="Denoising steps.")
+    guidance: float = Field(description="Classifier-free guidance scale.")
+    sampler: Sampler = Field(description="Sampler.")
+    seed: int = Field(description="Seed of the first picture; picture i uses seed + i.")
+    count: int = Field(1, description="How many pictures.")
 
     def batch_key(self) -> tuple[object, ...]:
         """Jobs with an equal key can run in one forward pass."""
@@ -150,64 +154,68 @@ class Settings(Model):
 class SizeLimits(Model):
     """Sizes in pixels that a model can draw: each side within [minimum, maximum] and a multiple of `multiple`."""
 
-    minimum: int = 64
-    maximum: int = 2048
-    multiple: int = 8
+    minimum: int = Field(64, description="Smallest side, pixels.")
+    maximum: int = Field(2048, description="Largest side, pixels.")
+    multiple: int = Field(8, description="Each side is a multiple of this.")
 
 
 class ModelInfo(Model):
     """What a worker announces of a model it can run."""
 
-    key: str
-    title: str = ""
-    engine: str
-    family: str = ""
-    default: bool = False
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    sampler: Sampler
-    negative_prompt: str = ""
-    sizes: SizeLimits = SizeLimits()
-    max_steps: int = 150
-    samplers: tuple[Sampler, ...] = ()
+    key: str = Field(description="Name of the model in requests.")
+    title: str = Field("", description="Name for people.")
+    engine: str = Field(description="Engine that runs it.")
+    family: str = Field("", description="Kind of model, such as sd or sdxl.")
+    default: bool = Field(False, description="Whether requests that name no model get this one.")
+    width: int = Field(description="Default width, pixels.")
+    height: int = Field(description="Default height, pixels.")
+    steps: int = Field(description="Default number of denoising steps.")
+    guidance: float = Field(description="Default guidance scale.")
+    sampler: Sampler = Field(description="Default sampler.")
+    negative_prompt: str = Field("", description="Default negative prompt.")
+    sizes: SizeLimits = Field(SizeLimits(), description="Sizes that it can draw.")
+    max_steps: int = Field(150, description="Most denoising steps it takes.")
+    samplers: tuple[Sampler, ...] = Field((), description="Samplers that it knows; empty: all.")
     fields: tuple[str, ...] = Field((), description="Fields of a request that this model honours.")
 
 
 class StagedOutput(Model):
     """A file that an attempt left in staging, under `staging/<job_id>/<attempt_id>/<index>.<extension>`."""
 
-    index: Annotated[int, Field(ge=0, le=999)]
-    seed: int
-    sha256: Sha256
-    size: Annotated[int, Field(ge=1)]
-    media_type: Literal["image/png", "image/webp", "image/jpeg", "video/mp4"]
-    width: int
-    height: int
+    index: Annotated[int, Field(ge=0, le=999)] = Field(description="Number of the picture in its job, from 0.")
+    seed: int = Field(description="Seed that makes this very picture.")
+    sha256: Sha256 = Field(description="SHA-256 of the bytes.")
+    size: Annotated[int, Field(ge=1)] = Field(description="Bytes.")
+    media_type: Literal["image/png", "image/webp", "image/jpeg", "video/mp4"] = Field(
+        description="Media type; decides the extension."
+    )
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
 
 
 class Output(Model):
     """A filed picture or clip of a job."""
 
-    file_id: UUID
+    file_id: UUID = Field(description="The file in the library.")
     key: str = Field(description="Key in the artifact store.")
-    index: int
-    seed: int
-    sha256: Sha256
-    size: int
-    width: int
-    height: int
-    type: Literal["image", "video", "grid", "upload"] = "image"
-    media_type: str = "image/png"
+    index: int = Field(description="Number of the picture in its job, from 0.")
+    seed: int = Field(description="Seed that makes this very picture.")
+    sha256: Sha256 = Field(description="SHA-256 of the bytes.")
+    size: int = Field(description="Bytes.")
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    type: Literal["image", "video", "grid", "upload"] = Field(
+        "image", description="Kind of file; a folder of the library."
+    )
+    media_type: str = Field("image/png", description="Media type.")
 
 
 class JobError(Model):
     """Why a job failed: a stable code, a text for people, and whether trying again may help."""
 
-    code: str
-    message: str
-    retryable: bool = False
+    code: str = Field(description="What went wrong, for programs: stable.")
+    message: str = Field(description="What went wrong, for people.")
+    retryable: bool = Field(False, description="Whether trying again may help.")
 
 
 class Progress(Model):
@@ -217,29 +225,31 @@ class Progress(Model):
     real denoising steps of the picture in work. `eta_seconds` is an estimate until the job ends.
     """
 
-    job_id: UUID
-    state: JobState
-    phase: Phase | None = None
-    step: int | None = None
-    steps: int | None = None
-    percent: Percent = 0.0
-    eta_seconds: float | None = None
+    job_id: UUID = Field(description="The job.")
+    state: JobState = Field(description="State of the job.")
+    phase: Phase | None = Field(None, description="What the worker is doing for it, or did last.")
+    step: int | None = Field(None, description="Denoising steps made of the picture in work.")
+    steps: int | None = Field(None, description="Denoising steps of the picture in work.")
+    percent: Percent = Field(0.0, description="How far it is; 100 only when the job is completed.")
+    eta_seconds: float | None = Field(None, description="Estimated seconds until the job ends.")
     position: int | None = Field(None, description="Place in the queue, 1 = next.")
-    attempt_id: UUID | None = None
-    preview_url: str | None = None
-    message: str | None = None
+    attempt_id: UUID | None = Field(None, description="The attempt that owns the job.")
+    preview_url: str | None = Field(None, description="Where the last preview picture is served.")
+    message: str | None = Field(None, description="Why it waits, or what happened last.")
 
 
 class AttemptProgress(Model):
     """How far one attempt is, as its worker reports it."""
 
-    job_id: UUID
-    attempt_id: UUID
-    phase: Phase
-    step: int | None = None
-    steps: int | None = None
+    job_id: UUID = Field(description="The job.")
+    attempt_id: UUID = Field(description="The attempt.")
+    phase: Phase = Field(description="What the worker is doing.")
+    step: int | None = Field(None, description="Denoising steps made of the picture in work.")
+    steps: int | None = Field(None, description="Denoising steps of the picture in work.")
     image: int = Field(0, description="Index of the picture in work.")
-    images: int = 1
-    percent: Annotated[float, Field(ge=0, le=99)] = 0.0
-    eta_seconds: float | None = None
+    images: int = Field(1, description="How many pictures the attempt makes.")
+    percent: Annotated[float, Field(ge=0, le=99)] = Field(0.0, description="How far the attempt is; never falls.")
+    eta_seconds: float | None = Field(
+        None, description="Estimated seconds until the attempt ends, from the measured step rate."
+    )
     preview: bool = Field(False, description="Whether a preview picture has been published.")
