@@ -86,6 +86,7 @@ def test_a_stored_message_has_an_identity_that_its_fields_fill(cls: type[Message
         ({"type": "array", "items": {"type": "string", "minLength": 1}}, "list of text", "at least 1 characters"),
         ({"$ref": "#/$defs/Job"}, "[Job](#job)", "–"),
         ({"type": "string", "enum": ["a", "b"]}, "text", "`a`, `b`"),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, "integer for each text", "–"),
         (
             {"type": "object", "additionalProperties": {"type": "number"}, "propertyNames": {"$ref": "#/$defs/Phase"}},
             "number for each [Phase](#phase)",

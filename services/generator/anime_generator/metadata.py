@@ -28,11 +28,20 @@ COMPRESSION = 4
 SAMPLER_NAMES: dict[Sampler, tuple[str, str]] = {
     Sampler.DPMPP_2M: ("DPM++ 2M", "Automatic"),
     Sampler.DPMPP_2M_KARRAS: ("DPM++ 2M", "Karras"),
+    Sampler.DPMPP_2M_SDE: ("DPM++ 2M SDE", "Automatic"),
+    Sampler.DPMPP_2M_SDE_KARRAS: ("DPM++ 2M SDE", "Karras"),
+    Sampler.DPMPP_3M_SDE_KARRAS: ("DPM++ 3M SDE", "Karras"),
+    Sampler.DPMPP_SDE: ("DPM++ SDE", "Automatic"),
+    Sampler.DPMPP_SDE_KARRAS: ("DPM++ SDE", "Karras"),
     Sampler.EULER: ("Euler", "Automatic"),
+    Sampler.EULER_KARRAS: ("Euler", "Karras"),
+    Sampler.EULER_TRAILING: ("Euler", "SGM Uniform"),
     Sampler.EULER_A: ("Euler a", "Automatic"),
     Sampler.DDIM: ("DDIM", "Automatic"),
     Sampler.UNIPC: ("UniPC", "Automatic"),
+    Sampler.UNIPC_KARRAS: ("UniPC", "Karras"),
     Sampler.LCM: ("LCM", "Automatic"),
+    Sampler.TCD: ("TCD", "Automatic"),
 }
 """The web UI's names of sampler and schedule."""
 

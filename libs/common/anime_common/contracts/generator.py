@@ -146,6 +146,23 @@ class DeviceInfo(Model):
     memory_free: int = Field(description="Bytes.")
 
 
+class ResidentModel(Model):
+    """A model that is, or was, in a worker's memory."""
+
+    key: str = Field(description="Key of the model.")
+    tier: Literal["device", "host"] | None = Field(
+        None,
+        description="Where its weights lie: `device`, ready to draw; `host`, the machine's own memory, from where they "
+        "come back by a copy; absent once given up.",
+    )
+    bytes: int = Field(description="What the weights take.")
+    measured: bool = Field(False, description="Whether that was measured; else it is the registry's estimate.")
+    last_used: datetime | None = Field(None, description="When it last drew or was loaded.")
+    preloaded: bool = Field(False, description="Whether it is loaded before the first job; goes after others.")
+    pinned: bool = Field(False, description="Whether it goes last of all.")
+    reason: str = Field("", description="Why it is where it is, for people.")
+
+
 class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="anime.tel.generator.{worker}"):
     """The whole state of a worker, every few seconds and at once on change."""
 
@@ -157,10 +174,17 @@ class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="ani
     device: DeviceInfo = Field(description="The card or CPU it runs on.")
     engines: tuple[str, ...] = Field(description="Engines it has.")
     models: tuple[ModelInfo, ...] = Field(description="Models it can run.")
-    resident: tuple[str, ...] = Field((), description="Keys of the models in memory.")
+    resident: tuple[str, ...] = Field((), description="Keys of the models in memory, ready to draw.")
+    residency: tuple[ResidentModel, ...] = Field(
+        (), description="Every model in its memory, or given up lately, and why; most recently used last."
+    )
     slots: int = Field(description="Offers that can run side by side.")
     free_slots: int = Field(description="Slots without an offer.")
     batch_limit: int = Field(1, description="Jobs it can run in one forward pass.")
+    batch_limits: dict[str, int] = Field(
+        default_factory=dict,
+        description="The same by model, where memory has shown that fewer fit; shrinks and grows as it learns.",
+    )
     draining: bool = Field(False, description="Whether it takes nothing new.")
     goodbye: bool = Field(False, description="The last heartbeat of this incarnation: it has let go of everything.")
     attempts: tuple[HeldAttempt, ...] = Field((), description="Every attempt it holds.")

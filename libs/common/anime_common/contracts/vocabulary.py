@@ -99,11 +99,20 @@ class Sampler(StrEnum):
 
     DPMPP_2M = "dpm++ 2m"
     DPMPP_2M_KARRAS = "dpm++ 2m karras"
+    DPMPP_2M_SDE = "dpm++ 2m sde"
+    DPMPP_2M_SDE_KARRAS = "dpm++ 2m sde karras"
+    DPMPP_3M_SDE_KARRAS = "dpm++ 3m sde karras"
+    DPMPP_SDE = "dpm++ sde"
+    DPMPP_SDE_KARRAS = "dpm++ sde karras"
     EULER = "euler"
+    EULER_KARRAS = "euler karras"
+    EULER_TRAILING = "euler sgm uniform"
     EULER_A = "euler a"
     DDIM = "ddim"
     UNIPC = "unipc"
+    UNIPC_KARRAS = "unipc karras"
     LCM = "lcm"
+    TCD = "tcd"
 
 
 class GenerationRequest(Request):

@@ -13,9 +13,11 @@ from typing import Any
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -32,14 +34,29 @@ class _Recipe:
 
 
 _DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+_SDE = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
+"""Noise is added at each step, from the generator of each picture, so that a picture is the same in any company."""
 _RECIPES: dict[Sampler, _Recipe] = {
     Sampler.DPMPP_2M: _Recipe(DPMSolverMultistepScheduler, {**_DPM, "use_karras_sigmas": False}),
     Sampler.DPMPP_2M_KARRAS: _Recipe(DPMSolverMultistepScheduler, {**_DPM, "use_karras_sigmas": True}),
+    Sampler.DPMPP_2M_SDE: _Recipe(DPMSolverMultistepScheduler, {**_SDE, "use_karras_sigmas": False}),
+    Sampler.DPMPP_2M_SDE_KARRAS: _Recipe(DPMSolverMultistepScheduler, {**_SDE, "use_karras_sigmas": True}),
+    Sampler.DPMPP_3M_SDE_KARRAS: _Recipe(
+        DPMSolverMultistepScheduler, {**_SDE, "solver_order": 3, "use_karras_sigmas": True}
+    ),
+    Sampler.DPMPP_SDE: _Recipe(DPMSolverSinglestepScheduler, {**_SDE, "use_karras_sigmas": False}),
+    Sampler.DPMPP_SDE_KARRAS: _Recipe(DPMSolverSinglestepScheduler, {**_SDE, "use_karras_sigmas": True}),
     Sampler.EULER: _Recipe(EulerDiscreteScheduler, {"use_karras_sigmas": False}),
+    Sampler.EULER_KARRAS: _Recipe(EulerDiscreteScheduler, {"use_karras_sigmas": True}),
+    Sampler.EULER_TRAILING: _Recipe(
+        EulerDiscreteScheduler, {"use_karras_sigmas": False, "timestep_spacing": "trailing"}
+    ),
     Sampler.EULER_A: _Recipe(EulerAncestralDiscreteScheduler),
     Sampler.DDIM: _Recipe(DDIMScheduler, {**_NO_CLIP, "set_alpha_to_one": False}),
     Sampler.UNIPC: _Recipe(UniPCMultistepScheduler, {"solver_order": 2, "use_karras_sigmas": False}),
+    Sampler.UNIPC_KARRAS: _Recipe(UniPCMultistepScheduler, {"solver_order": 2, "use_karras_sigmas": True}),
     Sampler.LCM: _Recipe(LCMScheduler, {**_NO_CLIP, "set_alpha_to_one": False}),
+    Sampler.TCD: _Recipe(TCDScheduler, {**_NO_CLIP, "set_alpha_to_one": False}),
 }
 
 SAMPLERS: tuple[Sampler, ...] = tuple(_RECIPES)
