@@ -8,6 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from anime_gateway.access import Access
 from anime_gateway.app import create_app
 from anime_gateway.doors import Doors, hostname, is_json
 from anime_gateway.settings import GatewaySettings
@@ -16,12 +17,18 @@ JSON = {"Content-Type": "application/json"}
 LIMIT = 2048
 
 
+def doors(settings: GatewaySettings, ask: object = None) -> Doors:
+    """The application of a gateway that has its doors and nothing behind them."""
+    app = create_app()
+    access = Access(settings)
+    app.state.gateway = SimpleNamespace(settings=settings, access=access, ask=ask)
+    return Doors(app, settings, access)
+
+
 @pytest_asyncio.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """The application without anything behind it: enough for what never gets so far."""
-    app = create_app()
-    app.state.gateway = SimpleNamespace(settings=GatewaySettings(gateway_max_body=LIMIT), ask=None)
-    transport = httpx.ASGITransport(app=Doors(app, LIMIT))
+    transport = httpx.ASGITransport(app=doors(GatewaySettings(gateway_max_body=LIMIT)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8328") as made:
         yield made
 
@@ -214,9 +221,7 @@ async def test_a_bug_tells_nothing_but_that_there_is_one() -> None:
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    app = create_app()
-    app.state.gateway = SimpleNamespace(settings=GatewaySettings(), ask=broken)
-    transport = httpx.ASGITransport(app=Doors(app, LIMIT), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=doors(GatewaySettings(), ask=broken), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.get("/api/anime/queue")
     check(response, 500, "internal")

@@ -1,14 +1,15 @@
 """Jobs over HTTP, with the ledger on the other side of a real bus."""
 
 import asyncio
+import signal
 from uuid import UUID, uuid4
 
-import pytest
-
 from anime_cli.nats_server import NatsServer
+from anime_common import topology
 from anime_common.contracts.jobs import PrioritizeJob, SubmitJob
 from anime_common.contracts.vocabulary import JobState
-from anime_common.outcomes import Refused, Unavailable
+from anime_common.outcomes import Refused
+from tests.buses import connected
 from tests.gateway.conftest import Door, OpenDoor
 from tests.gateway.ledger import Ledger
 from tests.waiting import eventually
@@ -89,18 +90,34 @@ async def test_a_broker_that_is_away_is_said_to_be_away(door: Door, nats: NatsSe
     await eventually(accepted)
 
 
-async def test_an_unconfirmed_command_says_that_its_outcome_is_unknown(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def unconfirmed(*_: object, **__: object) -> None:
-        raise Unavailable("not known to be stored")
-
-    monkeypatch.setattr(type(door.gateway.bus), "publish", unconfirmed)
-    response = await door.client.post("/jobs", json=PROMPT)
+async def test_an_unconfirmed_command_says_that_its_outcome_is_unknown(door: Door, nats: NatsServer) -> None:
+    nats.child.signal(signal.SIGSTOP)
+    try:
+        response = await door.client.post("/jobs", json=PROMPT)
+    finally:
+        nats.child.signal(signal.SIGCONT)
     assert response.status_code == 504
     problem = response.json()
     assert problem["code"] == "outcome_unknown"
     assert response.headers["location"] == f"/api/anime/jobs/{problem['job_id']}"
+
+
+async def test_a_command_that_a_full_stream_refused_is_not_stored(door: Door, ledger: Ledger, nats: NatsServer) -> None:
+    await ledger.deafen()
+    async with connected(nats, topology.ADMIN) as admin:
+        config = (await admin.api(f"STREAM.INFO.{topology.COMMANDS}"))["config"]
+        await admin.api(f"STREAM.UPDATE.{topology.COMMANDS}", config | {"max_msgs": 1})
+        first = await door.client.post("/jobs", json=PROMPT)
+        assert first.status_code == 202
+        response = await door.client.post("/jobs", json=PROMPT)
+        assert (response.status_code, response.json()["code"]) == (503, "not_stored")
+        assert response.headers["retry-after"]
+        ledger.hear()
+
+        async def stored() -> bool:
+            return (await door.client.post("/jobs", json=PROMPT)).status_code in {201, 202}
+
+        await eventually(stored)
 
 
 async def test_cancel_retry_and_change_name_the_job_by_id_or_code(door: Door, ledger: Ledger) -> None:

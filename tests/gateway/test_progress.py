@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anime_common.contracts.jobs import JobView, QueueEntry
-from anime_common.contracts.vocabulary import AttemptProgress, JobState, Phase
+from anime_common.contracts.vocabulary import AttemptProgress, JobState, Phase, Reached
 from anime_common.messages import uuid7
 from anime_gateway import progress
-from anime_gateway.attempts import MAX_PREVIEW_SIZE, MAX_PREVIEWS, MAX_STOPPED, Attempts
+from anime_gateway.attempts import MAX_PREVIEW_SIZE, MAX_PREVIEWS, Attempts
 from tests import builders
 
 JOB, ATTEMPT = uuid7(builders.NOON), uuid7(builders.NOON)
@@ -102,25 +102,18 @@ class TestAttempts:
         attempts.see(running)
         assert attempts.compose(running).progress.phase is Phase.LOADING
 
-    def test_a_job_that_failed_keeps_how_far_it_was_in_events_and_answers(self) -> None:
-        attempts = Attempts()
-        attempts.see(job(JobState.RUNNING))
-        attempts.tell(told(57))
-        failed = job(JobState.FAILED, version=2)
-        attempts.see(failed)
-        assert attempts.view(failed).progress.percent == 57
-        assert attempts.compose(failed).progress.percent == 57
-        assert len(attempts) == 0
-
-    def test_what_stopped_is_remembered_within_bounds(self) -> None:
-        attempts = Attempts()
-        for _ in range(MAX_STOPPED + 5):
-            ids = {"id": uuid7(), "attempt_id": ATTEMPT}
-            running = builders.job(state=JobState.RUNNING, **ids)
-            attempts.see(running)
-            attempts.tell(told(5, job_id=running.id))
-            attempts.see(running.model_copy(update={"state": JobState.FAILED, "version": 2}))
-        assert len(attempts._stopped) == MAX_STOPPED
+    @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+    def test_how_far_a_stopped_job_came_is_what_the_ledger_says_in_events_and_answers(self, state: JobState) -> None:
+        stopped = job(state, version=2, reached=Reached(phase=Phase.SAMPLING, step=4, steps=8, percent=57))
+        heard, deaf = Attempts(), Attempts()
+        heard.see(job(JobState.RUNNING))
+        heard.tell(told(55))
+        heard.see(stopped)
+        for attempts in (heard, deaf):
+            for found in (attempts.view(stopped), attempts.compose(stopped)):
+                shown = found.progress
+                assert (shown.phase, shown.step, shown.steps, shown.percent) == (Phase.SAMPLING, 4, 8, 57)
+            assert len(attempts) == 0
 
     def test_an_answer_gets_the_newest_progress_of_the_same_attempt(self) -> None:
         attempts = Attempts()

@@ -47,7 +47,8 @@ def codes(text: str) -> list[int]:
 )
 def test_emphasis(prompt: str, pieces: list[tuple[str, float]]) -> None:
     (section,) = parse(prompt)
-    assert [(words.text, pytest.approx(words.weight)) for words in section] == pieces
+    assert [words.text for words in section] == [text for text, _ in pieces]
+    assert [words.weight for words in section] == pytest.approx([weight for _, weight in pieces])
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,17 @@ BASE = "/api/anime"
 TIMEOUT = httpx.Timeout(10.0, read=40.0)
 TRIES = 4
 PAUSE = 0.5
+TOO_MANY = 429
+LONGEST_WAIT = 30
+"""Seconds that a command waits when it is told to come back later."""
 
 M = TypeVar("M", bound=BaseModel)
 
 _STATUSES = {
     404: ExitStatus.NOT_FOUND,
     410: ExitStatus.NOT_FOUND,
+    401: ExitStatus.DENIED,
+    403: ExitStatus.DENIED,
     409: ExitStatus.CONFLICT,
     412: ExitStatus.CONFLICT,
     500: ExitStatus.FAILED,
@@ -61,14 +66,19 @@ class Api:
         self.url = url
 
     async def send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Ask once; raises Problem when refused, CliError when nobody answers."""
-        try:
-            answer = await self.client.request(method, BASE + path, **request)
-        except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
-        if answer.is_error:
-            raise await problem_of(answer)
-        return answer
+        """Ask, and again when told to come back later; raises Problem when refused, CliError when nobody answers."""
+        for left in reversed(range(TRIES)):
+            try:
+                answer = await self.client.request(method, BASE + path, **request)
+            except httpx.TransportError as error:
+                raise unreachable(self.url, error) from error
+            if answer.status_code == TOO_MANY and left and (wait := retry_after(answer)) is not None:
+                await asyncio.sleep(wait)
+            elif answer.is_error:
+                raise await problem_of(answer)
+            else:
+                return answer
+        raise AssertionError("unreachable")
 
     async def get(self, path: str, model: type[M], **params: Any) -> M:
         """Read something; parameters that are None are left out."""
@@ -88,6 +98,12 @@ class Api:
                     raise
             await asyncio.sleep(PAUSE)
         raise AssertionError("unreachable")
+
+
+def retry_after(answer: httpx.Response) -> float | None:
+    """The seconds of `Retry-After`, if a person would wait so long."""
+    seconds = answer.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() and int(seconds) <= LONGEST_WAIT else None
 
 
 def read(answer: httpx.Response, model: type[M]) -> M:

@@ -22,6 +22,8 @@ class ExitStatus(IntEnum):
     NOT_FOUND = 4
     CONFLICT = 5
     """It conflicts with how things are now, such as cancelling a completed job."""
+    DENIED = 6
+    """The gateway wants a token (ANIME_TOKEN), or this one may not do that."""
     INTERRUPTED = 130
 
 

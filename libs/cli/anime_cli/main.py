@@ -11,14 +11,14 @@ from typing import Annotated
 import structlog
 import typer
 
-from anime_cli import dead, demo, doctor, files, generate, jobs, projects, stack, system
+from anime_cli import dead, demo, doctor, files, generate, jobs, projects, stack, system, token
 from anime_cli.errors import ExitStatus
 from anime_cli.settings import StackSettings
 from anime_common.settings import load
 
 EPILOG = (
     "Exit status: 0 ok; 1 a job failed or the doctor found something; 2 invalid input; 3 nothing answers; 4 not found;"
-    " 5 conflict; 130 interrupted."
+    " 5 conflict; 6 denied; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -73,6 +73,7 @@ app.command()(system.queue)
 app.command()(system.models)
 app.command()(system.generators)
 app.add_typer(dead.app, name="dead")
+app.add_typer(token.app, name="token")
 app.command()(doctor.doctor)
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from anime_cli.postgres import PostgresServer
 from anime_cli.process import Child, free_port
 from anime_cli.secret_files import secret_file, write_private
 from anime_cli.services import SERVICES, Service, prepare_database
-from anime_cli.settings import StackSettings
+from anime_cli.settings import StackSettings, tokens_file
 from anime_common import db
 
 _OURS = {f"ANIME_{name.upper()}" for name in StackSettings.model_fields}
@@ -105,7 +105,11 @@ class Parts:
         if service.name == "generator":
             env["ANIME_WORKER"] = settings.worker
         if service.name == "gateway":
-            env |= {"ANIME_GATEWAY_HOST": settings.gateway_host, "ANIME_GATEWAY_PORT": str(self.gateway_port)}
+            env |= {
+                "ANIME_GATEWAY_HOST": settings.gateway_host,
+                "ANIME_GATEWAY_PORT": str(self.gateway_port),
+                "ANIME_GATEWAY_TOKENS": str(tokens_file(settings)),
+            }
         if service.name in self.access:
             env |= self._database_environment(service.name)
         return {**env, **extra}

@@ -22,6 +22,9 @@ class StackSettings(BaseSettings):
     gateway_host: str = Field("127.0.0.1", description="Address of the door for people.")
     gateway_port: int = Field(8328, ge=0, le=65535, description="Port of the door; the next free one if taken.")
     health_port: int = Field(8331, ge=0, le=65535, description="First port for the services' health and metrics.")
+    gateway_tokens: Path | None = Field(
+        None, description="File of the gateway's access tokens instead of <home>/secrets/gateway-tokens.json."
+    )
     nats_port: int = Field(4222, ge=0, le=65535, description="Port of the embedded NATS; moved if taken.")
     nats_monitor_port: int = Field(8222, ge=0, le=65535, description="Monitoring port of the embedded NATS.")
     postgres_port: int = Field(54328, ge=0, le=65535, description="Port of the embedded PostgreSQL; moved if taken.")
@@ -68,6 +71,11 @@ class StackSettings(BaseSettings):
         return value
 
 
+def tokens_file(settings: StackSettings | ClientSettings) -> Path:
+    """Where the access tokens of the gateway are kept."""
+    return settings.gateway_tokens or settings.home.expanduser().absolute() / "secrets" / "gateway-tokens.json"
+
+
 class ClientSettings(BaseSettings):
     """Where the `anime` command finds the gateway: what is set, else the stack of this home, else the usual port."""
 
@@ -77,6 +85,7 @@ class ClientSettings(BaseSettings):
     url: str | None = Field(None, description="The gateway, for a stack on another machine.")
     token: str | None = Field(None, description="Token for a gateway that wants one.")
     gateway_port: int = Field(8328, ge=0, le=65535, description="Its port on this machine when no stack is found.")
+    gateway_tokens: Path | None = Field(None, description="File of access tokens, if not that of the home.")
     models: Path | None = Field(None, description="The generator's registry of models, which the doctor looks at.")
 
     def gateway_url(self) -> str:

@@ -10,6 +10,7 @@ from anime_common import http, service
 from anime_common.artifacts import Artifacts
 from anime_common.service import Runtime
 from anime_common.topology import GATEWAY
+from anime_gateway.access import Access
 from anime_gateway.app import serve
 from anime_gateway.commands import Commands
 from anime_gateway.deps import Gateway
@@ -36,7 +37,9 @@ async def build(runtime: Runtime[GatewaySettings]) -> None:
     """Wire the parts and open the door."""
     gateway = make(runtime)
     runtime.spawn(gateway.hub.run(runtime.stop), "hub")
+    runtime.spawn(gateway.access.watch(runtime.stop), "access")
     runtime.checks["events"] = gateway.hub.check
+    runtime.checks["tokens"] = gateway.access.check
     settings = runtime.settings
     port = await runtime.closing.enter_async_context(
         http.running(serve(gateway), host=settings.gateway_host, port=settings.gateway_port, **SERVER)
@@ -53,7 +56,7 @@ def make(runtime: Runtime[GatewaySettings]) -> Gateway:
     streams = Streams(
         hub, Snapshots(hub, settings.gateway_rpc_wait), settings.gateway_heartbeat, settings.gateway_replay
     )
-    return Gateway(settings, bus, hub, commands, streams, Artifacts(settings.artifacts_url))
+    return Gateway(settings, bus, hub, commands, streams, Artifacts(settings.artifacts_url), Access(settings))
 
 
 def main() -> None:

@@ -16,15 +16,16 @@ from anime_gateway.deps import Gateway
 from anime_gateway.documents import document
 from anime_gateway.doors import Doors
 from anime_gateway.public import BASE
-from anime_gateway.routes import events, files, jobs, page, projects, prompts, system
+from anime_gateway.routes import events, files, jobs, page, projects, prompts, session, system
 
-API = (jobs, events, projects, files, prompts, system)
+API = (jobs, events, projects, files, prompts, session, system)
 TAGS = [
     {"name": "jobs", "description": "From a prompt to pictures."},
     {"name": "events", "description": "What happens, as it happens."},
     {"name": "projects", "description": "The folders of jobs and files."},
     {"name": "files", "description": "The library of finished pictures."},
     {"name": "prompts", "description": "Better prompts."},
+    {"name": "session", "description": "Signing in with a token, for browsers."},
     {"name": "system", "description": "The state of the whole."},
 ]
 DESCRIPTION = (
@@ -75,4 +76,4 @@ def serve(gateway: Gateway) -> Doors:
     """The whole application of a running gateway, behind its doors."""
     app = create_app()
     app.state.gateway = gateway
-    return Doors(app, gateway.settings.gateway_max_body)
+    return Doors(app, gateway.settings, gateway.access)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from anime_common.contracts.jobs import QueueEntry
 
 WITH_A_WORKER = progress.IN_WORK | {JobState.FILING}
-STOPPED = frozenset({JobState.FAILED, JobState.CANCELLED})
-MAX_STOPPED = 1000
 MAX_PREVIEWS = 64
 MAX_PREVIEW_SIZE = 512 * 1024
 
@@ -49,7 +47,6 @@ class Attempts:
     def __init__(self) -> None:
         self._known: dict[UUID, Known] = {}
         self._previews: dict[UUID, Preview] = {}
-        self._stopped: dict[UUID, AttemptProgress] = {}
         self._seen: set[UUID] | None = None
 
     def __len__(self) -> int:
@@ -60,7 +57,6 @@ class Attempts:
         """Forget everything: the streams were replaced."""
         self._known.clear()
         self._previews.clear()
-        self._stopped.clear()
 
     def see(self, job: Job) -> None:
         """Take in the job of a ledger event."""
@@ -75,10 +71,6 @@ class Attempts:
             self._known[job.id] = now
         else:
             self._known.pop(job.id, None)
-        if job.state in STOPPED and now.told is not None:
-            self._stopped[job.id] = now.told
-            while len(self._stopped) > MAX_STOPPED:
-                del self._stopped[next(iter(self._stopped))]
         if not same or job.state not in WITH_A_WORKER:
             self._previews.pop(job.id, None)
 
@@ -129,9 +121,6 @@ class Attempts:
 
     def view(self, view: JobView) -> JobView:
         """A job from the ledger's answer, with the newest progress of the same attempt."""
-        if view.state in STOPPED:
-            shown = progress.of_job(view, self._stopped.get(view.id))
-            return view.model_copy(update={"progress": shown})
         known = self._known.get(view.id)
         if known is None or view.state not in progress.IN_WORK or known.job.attempt_id != view.attempt_id:
             return view
@@ -147,5 +136,5 @@ class Attempts:
     def compose(self, job: Job, place: QueueEntry | None = None) -> JobView:
         """A job from an event or an answer, with what is known of its attempt."""
         known = self._known.get(job.id)
-        told = known.told if known is not None else self._stopped.get(job.id)
+        told = known.told if known is not None else None
         return progress.with_progress(job, progress.of_job(job, told, place, self.preview_url(job.id)))

@@ -18,7 +18,7 @@ from anime_common import failpoints
 from anime_common.bus import Bus, Stored
 from anime_common.contracts.jobs import CommandDone, CommandRefused
 from anime_common.messages import Message, Outgoing, uuid7
-from anime_common.outcomes import NotStored, Refused, Unconfirmed
+from anime_common.outcomes import NotStored, Refused, Unavailable
 from anime_gateway import metrics
 from anime_gateway.feed import ANSWERS, readable
 
@@ -26,7 +26,8 @@ log = structlog.get_logger(__name__)
 
 CLIENT = "gateway"
 PAUSE = 0.1
-NOT_STORED = "the message bus did not take the command, and nothing will come of it; try again soon"
+BUS_AWAY = "the message bus is away, and nothing was sent: try again soon"
+NOT_STORED = "the message bus took no command now, and nothing will come of this one: try again soon"
 
 
 class CommandRefusal(Refused):
@@ -56,9 +57,16 @@ class Sent:
 
 @dataclass(slots=True)
 class _Attempt:
-    """Whether the broker may have stored a command."""
+    """Whether the broker may have stored a command, and whether it refused to, when asked last."""
 
     unsure: bool = False
+    refused: bool = False
+
+    def failure(self, job: str) -> Refused:
+        """What to tell whoever sent it."""
+        if self.unsure:
+            return OutcomeUnknown(job)
+        return Refused(503, "not_stored", NOT_STORED) if self.refused else Refused(503, "unavailable", BUS_AWAY)
 
 
 class Commands:
@@ -82,8 +90,7 @@ class Commands:
             waiting.set_result(answer)
 
     async def send(self, command: Message, job: str, *, wait: float = 0.0) -> Sent:
-        """Send a command about `job`; raises CommandRefusal, OutcomeUnknown or Refused. Waits longer if `wait` is more.
-        """
+        """Send a command about `job`; raises Refused as it failed. Waits longer if `wait` is more."""
         ident = uuid7()
         answered: asyncio.Future[CommandDone | CommandRefused] = asyncio.get_running_loop().create_future()
         self._waiting[str(ident)] = answered
@@ -94,7 +101,7 @@ class Commands:
             attempt = _Attempt()
             if not await self._stored(out, answered, attempt):
                 metrics.COMMANDS.labels(command=name, outcome="unknown" if attempt.unsure else "unsent").inc()
-                raise OutcomeUnknown(job) if attempt.unsure else Refused(503, "not_stored", NOT_STORED)
+                raise attempt.failure(job)
             await failpoints.hit(f"gateway.{name}.after_publish")
             await asyncio.wait({answered}, timeout=max(self._wait, wait))
         finally:
@@ -127,9 +134,9 @@ class Commands:
             try:
                 await self._bus.publish(out)
             except NotStored as error:
-                attempt.unsure = before
+                attempt.unsure, attempt.refused = before, self._bus.connected
                 log.warning("publish_repeated", command=out.id, error=str(error))
-            except Unconfirmed as error:
+            except Unavailable as error:
                 log.warning("publish_repeated", command=out.id, error=str(error))
             else:
                 return

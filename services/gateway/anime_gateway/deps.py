@@ -14,6 +14,7 @@ from anime_common.artifacts import Artifacts
 from anime_common.bus import Bus
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Rpc
+from anime_gateway.access import Access
 from anime_gateway.commands import Commands
 from anime_gateway.hub import Hub
 from anime_gateway.settings import GatewaySettings
@@ -33,6 +34,7 @@ class Gateway:
     commands: Commands
     streams: Streams
     artifacts: Artifacts
+    access: Access
 
     async def ask(self, question: Rpc[Q, A], about: Q, *, within: str = "", timeout: float | None = None) -> A:
         """Ask another service; raises Refused. `within` is the part of the question that the user wrote, such as

@@ -14,6 +14,7 @@ from anime_common.contracts.echo import OptimizeQuestion
 from anime_common.contracts.files import FileChanges
 from anime_common.contracts.jobs import JobChanges, NewProject, ProjectChanges, QueueState
 from anime_common.contracts.vocabulary import GenerationRequest, Progress
+from anime_gateway.access import COOKIE
 from anime_gateway.problems import MEDIA_TYPE, Problem
 from anime_gateway.public import (
     FileData,
@@ -23,6 +24,7 @@ from anime_gateway.public import (
     ResetData,
     SnapshotData,
 )
+from anime_gateway.rights import needed
 
 UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
     *(Problem, GenerationRequest, JobChanges, NewProject, ProjectChanges, ProjectReplacement, FileChanges),
@@ -33,12 +35,13 @@ UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
 SCHEMAS = "#/components/schemas/{model}"
 PROBLEM = {"$ref": SCHEMAS.format(model="Problem")}
 
-ALWAYS = (403, 421, 500, 503, 504)
-"""Errors that every route can answer: foreign origin, wrong host, a bug, a service that is away or too slow."""
+ALWAYS = (401, 403, 421, 429, 500, 503, 504)
+"""Errors that every route can answer: who asks may not, or too often; a wrong host; a bug; a service that is away."""
 
 TEXTS = {
     400: "The body is no JSON.",
-    403: "The request comes from a page of another origin.",
+    401: "A token is needed, or the one presented is not good.",
+    403: "The token's scope does not include this, or the request comes from a page of another origin.",
     404: "There is no such thing.",
     409: "It conflicts with how things are now.",
     410: "It was refused after it had been taken in.",
@@ -48,9 +51,24 @@ TEXTS = {
     416: "The range lies outside of the content.",
     421: "The `Host` is not a name of this server.",
     422: "The request is not valid: `field` and `errors` say where.",
+    429: "Too often: `Retry-After` says when to come back.",
     500: "A bug; the log of the service says more.",
-    503: "A part of the system is away; try again soon.",
+    503: "A part of the system is away; with the code `not_stored`, the message bus is full. Try again soon.",
     504: "A part of the system did not answer in time. With the code `outcome_unknown`, look or repeat.",
+}
+SECURITY: dict[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An access token of `anime token create`, with the scope read, submit or admin: each includes "
+        "those before it. Not needed where the gateway listens on a loopback address, unless it is set otherwise.",
+    },
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "The same, for browsers: `POST /session` sets it.",
+    },
 }
 EXAMPLES: dict[int, dict[str, Any]] = {
     404: {"code": "not_found", "detail": "there is no job 'k3v9x2mq'", "field": "job"},
@@ -111,4 +129,14 @@ def document(app: FastAPI) -> dict[str, Any]:
     for name, schema in extra["$defs"].items():
         schemas.setdefault(name, schema)
     found["components"]["schemas"] = dict(sorted(schemas.items()))
+    _secure(found)
     return found
+
+
+def _secure(found: dict[str, Any]) -> None:
+    """Say of each operation which scope a token needs for it, where tokens are required."""
+    found["components"]["securitySchemes"] = SECURITY
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            scope = needed(method.upper(), path)
+            operation["security"] = [{name: [scope]} for name in SECURITY] if scope is not None else []

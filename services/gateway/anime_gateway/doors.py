@@ -1,7 +1,8 @@
 """What every request passes before anything reads it: any web page in a browser can reach localhost.
 
-`Host` must be a loopback name (else a page could rebind its own name to this address), `Origin` must be our own, and
-what writes must be JSON (a form cannot send it). Sizes are bounded. Every response gets the usual protective headers.
+`Host` must be one of our names (else a page could rebind its own name to this address), `Origin` must be our own, and
+what writes must be JSON (a form cannot send it). Then come tokens and limits, see `access`. Sizes are bounded. Every
+response gets the usual protective headers.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.websockets import WebSocket
 
 from anime_common.tracing import span
 from anime_gateway import metrics
 from anime_gateway.problems import problem
+from anime_gateway.protocol import abort_of
 
 if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+    from anime_gateway.access import Access
+    from anime_gateway.settings import GatewaySettings
+
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -31,16 +36,14 @@ HEADERS = {
 }
 
 
-FORBIDDEN = {"type": "websocket.close", "code": 1008, "reason": ""}
-"""Refuses a WebSocket before its handshake: the client sees 403."""
-
-
 class Doors:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, access: Access) -> None:
         self.app = app
-        self.max_body = max_body
+        self.access = access
+        self.hosts = settings.hosts
+        self.max_body = settings.gateway_max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with protective headers, a trace and a measured time."""
@@ -58,13 +61,15 @@ class Doors:
             await send(message)
 
         refusal = self._refusal(scope, headers)
-        if scope["type"] == "websocket":
-            await (self.app(scope, receive, send) if refusal is None else send(FORBIDDEN))
+        if scope["type"] == "websocket" and refusal is not None:
+            # The handshake is answered with the refusal itself, as HTTP.
+            await WebSocket(scope, receive, send).send_denial_response(refusal)
             return
         if refusal is not None:
             await refusal(scope, receive, guarded)
-        elif scope["path"].endswith("/events"):
-            await self.app(scope, receive, guarded)
+        elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
+            with self.access.stream(scope, abort_of(scope)):
+                await self.app(scope, receive, send if scope["type"] == "websocket" else guarded)
             return
         else:
             with span(scope["method"], traceparent=headers.get("traceparent"), kind=SpanKind.SERVER):
@@ -77,14 +82,15 @@ class Doors:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
-        if hostname(host) not in LOOPBACK:
-            text = f"this server is not {host!r}: use localhost or 127.0.0.1"
+        if hostname(host) not in self.hosts:
+            text = f"this server is not {host!r}: use {', '.join(sorted(self.hosts))}; ANIME_GATEWAY_HOSTS adds names"
             return problem(421, "wrong_host", text, field="Host")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"http://{host}".lower(), f"https://{host}".lower()}:
             return problem(403, "foreign_origin", "pages of other origins may not use this server", field="Origin")
-        if scope["type"] != "http":
-            return None
+        refusal = self.access.refusal(scope, headers)
+        if refusal is not None or scope["type"] != "http":
+            return refusal
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_body:
             return too_large(self.max_body)

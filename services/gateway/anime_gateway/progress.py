@@ -27,8 +27,8 @@ def of_job(
             return progress.model_copy(update={"percent": ALMOST, "preview_url": preview_url})
         case JobState.COMPLETED:
             return progress.model_copy(update={"percent": 100.0})
-        case JobState.FAILED | JobState.CANCELLED if told is not None:
-            return progress.model_copy(update={"percent": min(told.percent, ALMOST)})
+        case JobState.FAILED | JobState.CANCELLED if job.reached is not None:
+            return progress.model_copy(update=job.reached.model_dump())
         case _:
             return progress
 

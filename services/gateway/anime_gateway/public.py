@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from anime_common.contracts.jobs import (
 )
 from anime_common.contracts.vocabulary import Output
 from anime_common.messages import Model, Request
+from anime_common.tokens import Scope
 
 BASE = "/api/anime"
 
@@ -138,3 +140,13 @@ class ProjectReplacement(Request):
     name: ProjectName
     description: Description = ""
     state: ProjectState = ProjectState.ACTIVE
+
+
+class Session(Model):
+    """Who asks, as far as the gateway is concerned."""
+
+    required: bool = Field(description="Whether a token is needed.")
+    signed_in: bool = Field(description="Whether a good token was presented.")
+    name: str | None = Field(None, description="Name of the token.")
+    scope: Scope | None = Field(None, description="What the token may do; each scope includes those before it.")
+    expires_at: datetime | None = Field(None, description="When the token ends by itself.")

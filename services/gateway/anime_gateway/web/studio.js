@@ -18,6 +18,7 @@ async function call(method, path, body, headers = {}) {
   }
   const response = await fetch(API + path, options);
   const data = response.status === 204 ? null : await response.json();
+  if (response.status === 401 && path !== "/session") askForToken();
   if (!response.ok) throw Object.assign(new Error(data.detail ?? response.statusText), { problem: data });
   return data;
 }
@@ -132,8 +133,11 @@ function picture(url, kind) {
 
 // --- Events -------------------------------------------------------------------------------------------------------
 
+let events = null;
+
 function follow() {
-  const events = new EventSource(`${API}/events`);
+  events?.close();
+  events = new EventSource(`${API}/events`);
   const on = (name, take) => events.addEventListener(name, (event) => take(JSON.parse(event.data)));
   on("snapshot", (snapshot) => {
     snapshot.jobs.forEach(take);
@@ -152,7 +156,7 @@ function follow() {
   events.addEventListener("open", () => quietly(health));
   events.addEventListener("error", () => {
     say(false, "connection lost, trying again…");
-    if (events.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => quietly(begin), 2000);
   });
 }
 
@@ -173,6 +177,7 @@ function showQueue(queue) {
 
 async function health() {
   const response = await fetch(`${API}/health`);
+  if (response.status === 401) return askForToken();
   const { status, parts } = await response.json();
   const wrong = Object.entries(parts ?? {}).filter(([, part]) => !part.ok).map(([name, part]) => `${name}: ${part.detail}`);
   say(status === "ok", status === "ok" ? "everything runs" : wrong.join("; "));
@@ -204,7 +209,7 @@ form.addEventListener("submit", async (event) => {
   button.disabled = true;
   complain(null);
   try {
-    const answer = await call("POST", "/jobs", wanted(), { "Idempotency-Key": crypto.randomUUID() });
+    const answer = await call("POST", "/jobs", wanted(), { "Idempotency-Key": randomKey() });
     if (answer.id) take(answer);
     else complain({ detail: answer.detail });
   } catch (error) {
@@ -213,6 +218,11 @@ form.addEventListener("submit", async (event) => {
     button.disabled = false;
   }
 });
+
+// crypto.randomUUID exists on pages of secure origins alone, and a door in the local network may have no TLS.
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 function complain(problem) {
   for (const field of form.elements) field.removeAttribute("aria-invalid");
@@ -248,8 +258,48 @@ element("project-make").addEventListener("click", async () => {
   }
 });
 
+// --- Signing in ---------------------------------------------------------------------------------------------------
+
 const quietly = (work) => work().catch((error) => say(false, error.message));
-follow();
-quietly(projects);
-quietly(models);
-setInterval(() => quietly(health), 30000);
+
+async function begin() {
+  const session = await call("GET", "/session");
+  element("sign-out").hidden = !session.signed_in;
+  if (session.required && !session.signed_in) return askForToken();
+  element("sign-in").hidden = true;
+  element("studio").hidden = false;
+  form.hidden = session.signed_in && session.scope === "read";
+  follow();
+  quietly(projects);
+  quietly(models);
+}
+
+function askForToken() {
+  events?.close();
+  element("studio").hidden = true;
+  element("sign-out").hidden = true;
+  element("sign-in").hidden = false;
+  say(false, "sign in to go on");
+}
+
+element("sign-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const field = event.target.elements.token;
+  try {
+    await call("POST", "/session", { token: field.value });
+    field.value = "";
+    element("sign-in-problem").hidden = true;
+    await begin();
+  } catch (error) {
+    element("sign-in-problem").hidden = false;
+    element("sign-in-problem").textContent = error.message;
+  }
+});
+
+element("sign-out").addEventListener("click", () => quietly(async () => {
+  await call("DELETE", "/session");
+  await begin();
+}));
+
+quietly(begin);
+setInterval(() => { if (!element("studio").hidden) quietly(health); }, 30000);
