@@ -15,7 +15,7 @@ from anime_common.bus import Bus
 from anime_common.messages import Message, decode, read_envelope
 from anime_common.service import Build, Runtime
 from anime_common.settings import ServiceSettings
-from anime_common.topology import JOBS, User
+from anime_common.topology import ADMIN, JOBS, User
 
 Connect = Callable[[NatsServer, User], Coroutine[Any, Any, Bus]]
 S = TypeVar("S", bound=ServiceSettings)
@@ -56,6 +56,12 @@ async def ledger(nats: NatsServer, connect: Connect) -> Bus:
     bus = await connect(nats, JOBS)
     await provision.apply(bus)
     return bus
+
+
+@pytest_asyncio.fixture
+async def admin(nats: NatsServer, connect: Connect) -> Bus:
+    """The owner of the server, who may read every stream."""
+    return await connect(nats, ADMIN)
 
 
 async def stored(bus: Bus, stream: str) -> list[tuple[str, Message]]:

@@ -71,6 +71,7 @@ QUICK = {
     "ANIME_LEADER_IDLE_TIMEOUT": "3",
     "ANIME_ACK_WAIT": "2",
     "ANIME_FILES_SWEEP_INTERVAL": "1",
+    "ANIME_FILES_STAGING_GRACE": "3",
 }
 FREE_PORTS = ("gateway_port", "health_port", "nats_port", "nats_monitor_port", "postgres_port")
 """The ports of a stack, which are 0, any free one, for a stack that runs beside others."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,9 @@ RATES = (4, 6, 8, 9, 10, 12, 14, 16)
 """Events published a second in one round each; every client gets every event."""
 GOAL_RATE, GOAL_P99 = 8000, 250.0
 BURST = 100
+PATIENCE = 30
+"""Seconds after its last event in which a round must have reached everybody."""
+
 HOW = (
     f"Goals: {GOAL_RATE:,} events/s to 1,000 clients with p99 ≤ {GOAL_P99:.0f} ms; 5,000 held connections. An event is"
     " stamped when it is published to the broker and counted when a client has it. Clients, gateway, broker and all"
@@ -117,27 +120,28 @@ async def publisher(found: Product) -> AsyncIterator[Publisher]:
         yield Publisher(bus, job.model_copy(update={"id": uuid7(), "state": JobState.QUEUED}))
 
 
-async def run(parent: Path | None, clients: int, seconds: int, held: int) -> Result:
+async def run(parent: Path | None, clients: int, seconds: int, held: int, rates: Sequence[int] = RATES) -> Result:
     """Rounds of growing rates to `clients`, then `held` idle connections."""
     settings: dict[str, Cell] = {"clients": clients, "seconds a rate": seconds, "gateway processes": 1}
     result = Result("sse", "Server-sent events through one gateway process", settings)
     async with measured(parent) as found, publisher(found) as source:
         async with crowd(found.stack.url, clients) as listening:
-            await _rates(result, found, source, listening, seconds)
+            await _rates(result, found, source, listening, [(rate, rate * seconds) for rate in rates])
         await _hold(result, found, source, held)
     result.remarks.append(HOW)
     return result
 
 
-async def _rates(result: Result, found: Product, source: Publisher, listening: Crowd, seconds: int) -> None:
+async def _rates(
+    result: Result, found: Product, source: Publisher, listening: Crowd, rounds: Sequence[tuple[int, int]]
+) -> None:
     lines: list[tuple[Cell, ...]] = []
     best = 0
     await listening.heard(await source.play(5, 5), 5, 30)  # warm-up
     pids = {"gateway": found.stack.pids["gateway"], "clients": listening.process.pid}
-    for per_second in (*RATES, 0):
-        count = per_second * seconds or BURST
+    for per_second, count in (*rounds, (0, BURST)):
         before = costs.read(pids)
-        told = await listening.heard(await source.play(count, per_second), count, 30 + seconds)
+        told = await listening.heard(await source.play(count, per_second), count, PATIENCE)
         spent = costs.Costs.between(before, costs.read(pids), 1, machine.cores())
         assert not told["wrong"], f"{told['wrong']:.0f} clients did not get every event once and in order"
         assert told["events"] == count * listening.clients

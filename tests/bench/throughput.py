@@ -62,8 +62,11 @@ class Counts:
         return Table(("what", "per job"), rows, "Durable work")
 
 
-async def run(parent: Path | None, jobs: int, before_audit: Step | None = None) -> Result:
-    """Submit as fast as they are accepted, wait for the last end, audit, and only then tell the rate."""
+async def run(parent: Path | None, jobs: int, before_audit: Step | None = None, within: float = 60.0) -> Result:
+    """Submit as fast as they are accepted, wait for the last end, audit, and only then tell the rate.
+
+    The audit may take `within` seconds, since some work goes on after the last end.
+    """
     settings: dict[str, Cell] = {
         "jobs": jobs, "submits waiting at a time": AT_ONCE, "generators": 1, "batch limit": BATCH_LIMIT, **DURABILITY,
     }  # fmt: skip
@@ -80,7 +83,7 @@ async def run(parent: Path | None, jobs: int, before_audit: Step | None = None) 
         after = await Counts.read(found)
         if before_audit is not None:
             await before_audit(found)
-        remark = await audited(found, client.accepted)
+        remark = await audited(found, client.accepted, within)
     assert len(ends) == jobs, f"{len(ends)} of {jobs} jobs ended"
     lasting, total = sustained(ends), rate(ends, began)
     result.numbers = {

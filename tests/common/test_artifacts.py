@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +16,58 @@ from hypothesis import strategies as st
 from anime_common.artifacts import Artifacts, Corrupt, Missing, checked, staging_key, staging_prefix
 from anime_common.messages import uuid7
 from anime_common.outcomes import Unavailable
+from tests.waiting import eventually
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 20_000
 SHA = hashlib.sha256(PICTURE).hexdigest()
+COPY_LARGE = """
+import asyncio, hashlib, resource, sys
+from anime_common.artifacts import Artifacts
+
+async def main(url: str, size: int) -> None:
+    store, digest = Artifacts(url), hashlib.sha256()
+    for _ in range(size >> 20):
+        digest.update(bytes(1 << 20))
+    await store.put("small", b"x")
+    await store.copy("small", "warm", hashlib.sha256(b"x").hexdigest())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    copied = await store.copy("clip.mp4", "library/clip.mp4", digest.hexdigest())
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, copied)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+COPY_FOR_EVER = """
+import asyncio, sys
+from anime_common.artifacts import Artifacts
+
+async def main(url: str, sha: str) -> None:
+    store = Artifacts(url)
+    while True:
+        await store.copy("staging/0.mp4", "project/0.mp4", sha)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Artifacts:
     return Artifacts((tmp_path / "with space").as_uri())
+
+
+@pytest.fixture
+def flushed(store: Artifacts, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files and folders of the store that were flushed to the disk, in order."""
+    found: list[str] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        assert store.root is not None
+        found.append(str(Path(f"/proc/self/fd/{handle}").readlink().relative_to(store.root)))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found
 
 
 class TestBytes:
@@ -55,21 +102,9 @@ class TestBytes:
         with pytest.raises(Missing):
             [chunk async for chunk in store.stream("a/0.png", 0, 1)]
 
-    async def test_everything_up_to_the_root_is_flushed_to_the_disk(
-        self, store: Artifacts, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        flushed: list[str] = []
-        real = os.fsync
-
-        def fsync(handle: int) -> None:
-            flushed.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
-            real(handle)
-
-        monkeypatch.setattr(os, "fsync", fsync)
+    async def test_everything_up_to_the_root_is_flushed_to_the_disk(self, store: Artifacts, flushed: list[str]) -> None:
         await store.put("project/2026-03-01/0.png", PICTURE)
-        assert store.root is not None
-        relative = [str(Path(path).relative_to(store.root)) for path in flushed]
-        assert relative == ["project/2026-03-01/0.png", "project/2026-03-01", "project", "."]
+        assert flushed == ["project/2026-03-01/0.png", "project/2026-03-01", "project", "."]
 
     async def test_a_store_that_cannot_be_written_is_unavailable(self, store: Artifacts) -> None:
         await store.put("a", b"a file where a folder is wanted")
@@ -92,11 +127,66 @@ class TestCopy:
         source.write_bytes(b"scribbled over")
         assert target.read_bytes() == PICTURE
 
-    async def test_wrong_bytes_leave_no_target(self, store: Artifacts) -> None:
-        await store.put("staging/0.png", PICTURE[:-1])
+    @pytest.mark.parametrize("size", [1000, 12 << 20], ids=["small", "several parts"])
+    async def test_wrong_bytes_leave_no_target(self, store: Artifacts, size: int) -> None:
+        await store.put("staging/0.png", bytes(size))
+        await store.put("project/1.png", b"another")
         with pytest.raises(Corrupt, match=SHA):
             await store.copy("staging/0.png", "project/0.png", SHA)
         assert not await store.exists("project/0.png")
+        folder = store.path("project/1.png")
+        assert folder is not None
+        await eventually(lambda: [each.name for each in folder.parent.iterdir()] == ["1.png"])
+
+    async def test_wrong_bytes_leave_what_was_there(self, store: Artifacts) -> None:
+        await store.put("staging/0.png", PICTURE[:-1])
+        await store.put("project/0.png", PICTURE)
+        with pytest.raises(Corrupt, match=SHA):
+            await store.copy("staging/0.png", "project/0.png", SHA)
+        assert await store.get("project/0.png") == PICTURE
+
+    async def test_what_a_killed_copy_left_is_removed_by_the_next(self, store: Artifacts) -> None:
+        data = bytes(48 << 20)
+        sha = hashlib.sha256(data).hexdigest()
+        await store.put("staging/0.mp4", data)
+        path = store.path("project/0.mp4")
+        assert path is not None
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", COPY_FOR_EVER, store.url, sha)
+        try:
+            await eventually(lambda: path.with_name("0.mp4#1").exists(), every=0)
+        finally:
+            process.kill()
+            await process.wait()
+        path.with_name("0.mp4#2").write_bytes(b"of another one")
+        await store.copy("staging/0.mp4", "project/0.mp4", sha)
+        assert [each.name for each in path.parent.iterdir()] == ["0.mp4"]
+        assert path.stat().st_size == len(data)
+
+    async def test_an_empty_file(self, store: Artifacts) -> None:
+        await store.put("staging/0.png", b"")
+        assert await store.copy("staging/0.png", "project/0.png", hashlib.sha256().hexdigest()) == 0
+        assert await store.get("project/0.png") == b""
+
+    async def test_a_copy_is_flushed_like_everything_else(self, store: Artifacts, flushed: list[str]) -> None:
+        await store.put("staging/0.png", PICTURE)
+        flushed.clear()
+        await store.copy("staging/0.png", "project/day/0.png", SHA)
+        assert flushed == ["project/day/0.png", "project/day", "project", "."]
+
+    def test_a_large_file_is_never_in_memory_as_a_whole(self, tmp_path: Path) -> None:
+        """In a process of its own, whose peak of memory is that of the copy."""
+        size = 96 << 20
+        with (tmp_path / "clip.mp4").open("wb") as file:
+            file.truncate(size)
+        ran = subprocess.run(
+            [sys.executable, "-c", COPY_LARGE, tmp_path.as_uri(), str(size)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        grown, copied = map(int, ran.stdout.split())
+        assert copied == size
+        assert grown < size // 2, f"{grown} bytes of memory for a file of {size}"
 
 
 class TestFolders:

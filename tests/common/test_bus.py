@@ -14,7 +14,7 @@ from anime_common import provision
 from anime_common.bus import ApiError, Bus, Received
 from anime_common.contracts.jobs import CancelJob
 from anime_common.messages import Outgoing, read_envelope, uuid7
-from anime_common.outcomes import Unavailable
+from anime_common.outcomes import NotStored, TooLarge, Unavailable, Unconfirmed
 from anime_common.pull import Pull, Pulled
 from anime_common.topology import ADMIN, COMMANDS, FACTS, GATEWAY, GENERATOR, JOBS, LEDGER, TOWER, worker_consumer
 from tests.buses import Connect
@@ -51,8 +51,46 @@ class TestPublish:
 
     async def test_what_is_too_long_is_not_stored(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
         tower = await connect(nats, TOWER)
-        with pytest.raises(Unavailable, match="message size exceeds maximum"):
+        with pytest.raises(TooLarge, match="message size exceeds maximum"):
             await tower.store("anime.cmd.jobs.cancel.tower", {}, b"x" * (600 << 10))
+        with pytest.raises(TooLarge, match=f"{2 << 20} bytes and headers are more than the {1 << 20}"):
+            await tower.store("anime.cmd.jobs.cancel.tower", {}, b"x" * (2 << 20))
+        assert (await tower.publish(cancel())).sequence == 1, "the connection still stands"
+
+    async def test_a_full_stream_refuses_for_certain(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
+        tower, admin = await connect(nats, TOWER), await connect(nats, ADMIN)
+        config = (await admin.api(f"STREAM.INFO.{COMMANDS}"))["config"]
+        await admin.api(f"STREAM.UPDATE.{COMMANDS}", config | {"max_msgs": 1})
+        await tower.publish(cancel())
+        with pytest.raises(NotStored, match="maximum messages exceeded"):
+            await tower.publish(cancel())
+        await admin.api(f"STREAM.UPDATE.{COMMANDS}", config)
+        assert (await tower.publish(cancel())).sequence == 2
+
+    async def test_without_a_stream_nothing_is_stored(self, nats: NatsServer, connect: Connect) -> None:
+        tower = await connect(nats, TOWER)
+        with pytest.raises(NotStored, match="no stream takes it"):
+            await tower.publish(cancel())
+
+    async def test_what_is_not_permitted_is_not_stored(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
+        tower = await connect(nats, TOWER)
+        with pytest.raises(NotStored, match=r"no permission for anime\.cmd\.jobs\.cancel\.gateway"):
+            await tower.publish(cancel(client="gateway"), timeout=0.5)
+        assert (await ledger.stream_state(COMMANDS)).last == 0
+
+    async def test_a_server_that_stands_still_leaves_it_open(
+        self, ledger: Bus, nats: NatsServer, connect: Connect
+    ) -> None:
+        tower = await connect(nats, TOWER)
+        out = cancel()
+        nats.child.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(Unconfirmed, match="not known to be stored"):
+                await tower.publish(out, timeout=0.3)
+        finally:
+            nats.child.signal(signal.SIGCONT)
+        again = await tower.publish(out)
+        assert (again.sequence, again.duplicate) == (1, True), "it was stored all the same"
 
     async def test_away_then_back(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
         tower = await connect(nats, TOWER)
@@ -60,7 +98,7 @@ class TestPublish:
         await nats.stop()
         await eventually(lambda: not tower.connected)
         out, given_up = cancel(), cancel()
-        with pytest.raises(Unavailable, match="the bus is away"):
+        with pytest.raises(NotStored, match="the bus is away"):
             await tower.publish(given_up)
         assert tower.connected_since == float("inf")
         await nats.start()
@@ -200,10 +238,10 @@ class TestRead:
         assert await gateway.read(FACTS, 6) == []
 
     async def test_headers_of_others_do_not_end_a_batch(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
-        generator = await connect(nats, GENERATOR)
+        generator, gateway = await connect(nats, GENERATOR), await connect(nats, GATEWAY)
         for number in range(2):
             await generator.store(f"anime.evt.generator.started.{number}", {"Status": "204"}, b"")
-        assert len(await ledger.read(FACTS, 1)) == 2
+        assert len(await gateway.read(FACTS, 1)) == 2
 
     async def test_a_stream_that_is_not_there(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
         admin = await connect(nats, ADMIN)

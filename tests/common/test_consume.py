@@ -12,6 +12,7 @@ from anime_cli.nats_server import NatsServer
 from anime_common.bus import Bus, Stored
 from anime_common.consume import Delivery, Loop
 from anime_common.contracts.jobs import CancelJob
+from anime_common.events_page import DEAD_HEADERS
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Poison, Unavailable
 from anime_common.pull import Pulled
@@ -86,7 +87,7 @@ async def letters(bus: Bus) -> list[Stored]:
     return await bus.read(DEAD, 1)
 
 
-async def test_a_good_batch_is_handled_together_and_acked(ledger: Bus, tower: Bus) -> None:
+async def test_a_good_batch_is_handled_together_and_acked(ledger: Bus, admin: Bus, tower: Bus) -> None:
     handle = Recorder()
     jobs = [f"good000{number}" for number in range(5)]
     await send(tower, *jobs)
@@ -94,10 +95,10 @@ async def test_a_good_batch_is_handled_together_and_acked(ledger: Bus, tower: Bu
         await eventually(lambda: settled(ledger))
     assert handle.done == jobs
     assert len(handle.batches) < 5
-    assert await letters(ledger) == []
+    assert await letters(admin) == []
 
 
-async def test_a_poisonous_one_is_isolated_and_the_others_succeed(ledger: Bus, tower: Bus) -> None:
+async def test_a_poisonous_one_is_isolated_and_the_others_succeed(ledger: Bus, admin: Bus, tower: Bus) -> None:
     handle = Recorder({"poison00": [RuntimeError("no such column")] * 3})
     told: list[tuple[str, str | None]] = []
 
@@ -108,37 +109,38 @@ async def test_a_poisonous_one_is_isolated_and_the_others_succeed(ledger: Bus, t
     async with consuming(ledger, handle, on_dead=on_dead):
         await eventually(lambda: settled(ledger))
     assert sorted(handle.done) == ["good0001", "good0002", "good0003"]
-    (letter,) = await letters(ledger)
+    (letter,) = await letters(admin)
     assert letter.subject == "anime.dead.jobs-commands"
     assert CancelJob.parse(letter.data).job == "poison00"
     assert letter.headers["ce-id"] == ids[1]
     assert letter.headers["anime-subject"] == "anime.cmd.jobs.cancel.tower"
     assert letter.headers["anime-reason"] == "failed 3 times: RuntimeError('no such column')"
     assert int(letter.headers["anime-deliveries"]) == 3
+    assert set(DEAD_HEADERS) < set(letter.headers), "the event reference names them"
     assert told == [("failed 3 times: RuntimeError('no such column')", None)]
 
 
-async def test_a_passing_failure_is_tried_again_and_forgotten(ledger: Bus, tower: Bus) -> None:
+async def test_a_passing_failure_is_tried_again_and_forgotten(ledger: Bus, admin: Bus, tower: Bus) -> None:
     handle = Recorder({"wobbly00": [RuntimeError("once"), RuntimeError("twice")]})
     await send(tower, "wobbly00")
     async with consuming(ledger, handle) as loop:
         await eventually(lambda: settled(ledger))
         assert not loop._failures
     assert handle.done == ["wobbly00"]
-    assert await letters(ledger) == []
+    assert await letters(admin) == []
 
 
-async def test_poison_is_buried_at_once(ledger: Bus, tower: Bus) -> None:
+async def test_poison_is_buried_at_once(ledger: Bus, admin: Bus, tower: Bus) -> None:
     handle = Recorder({"poison00": [Poison("an epoch from the future")]})
     await send(tower, "poison00")
     async with consuming(ledger, handle):
         await eventually(lambda: settled(ledger))
     assert handle.batches == [["poison00"]]
-    (letter,) = await letters(ledger)
+    (letter,) = await letters(admin)
     assert "an epoch from the future" in letter.headers["anime-reason"]
 
 
-async def test_away_is_waited_for_and_never_counted(ledger: Bus, tower: Bus) -> None:
+async def test_away_is_waited_for_and_never_counted(ledger: Bus, admin: Bus, tower: Bus) -> None:
     handle = Recorder({"patient0": [Unavailable("the database is away")] * 6})
     await send(tower, "patient0", "patient1")
     async with consuming(ledger, handle, attempts=2) as loop:
@@ -148,11 +150,11 @@ async def test_away_is_waited_for_and_never_counted(ledger: Bus, tower: Bus) -> 
         handle.failures.clear()
         await eventually(lambda: settled(ledger))
     assert sorted(handle.done) == ["patient0", "patient1"]
-    assert await letters(ledger) == []
+    assert await letters(admin) == []
 
 
 class TestUnreadable:
-    async def bury(self, ledger: Bus, tower: Bus, headers: dict[str, str], body: bytes = b"{}") -> Stored:
+    async def bury(self, ledger: Bus, admin: Bus, tower: Bus, headers: dict[str, str], body: bytes = b"{}") -> Stored:
         await send(tower, "good0001")
         await tower.store("anime.cmd.jobs.cancel.tower", headers, body)
         await send(tower, "good0002")
@@ -160,24 +162,24 @@ class TestUnreadable:
         async with consuming(ledger, handle):
             await eventually(lambda: settled(ledger))
         assert handle.done == ["good0001", "good0002"]
-        (letter,) = await letters(ledger)
+        (letter,) = await letters(admin)
         assert letter.data == body
         return letter
 
-    async def test_no_envelope(self, ledger: Bus, tower: Bus) -> None:
-        letter = await self.bury(ledger, tower, {}, b"\xff not even text")
+    async def test_no_envelope(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
+        letter = await self.bury(ledger, admin, tower, {}, b"\xff not even text")
         assert "ce-id" in letter.headers["anime-reason"]
 
-    async def test_a_bad_body_names_the_field(self, ledger: Bus, tower: Bus) -> None:
+    async def test_a_bad_body_names_the_field(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
         headers = {"ce-id": "1", "ce-type": "anime.jobs.cancel.v1"}
-        letter = await self.bury(ledger, tower, headers, b'{"job": "has a space"}')
+        letter = await self.bury(ledger, admin, tower, headers, b'{"job": "has a space"}')
         assert letter.headers["anime-reason"].startswith("job: ")
 
-    async def test_an_unknown_version(self, ledger: Bus, tower: Bus) -> None:
-        letter = await self.bury(ledger, tower, {"ce-id": "1", "ce-type": "anime.jobs.cancel.v99"})
+    async def test_an_unknown_version(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
+        letter = await self.bury(ledger, admin, tower, {"ce-id": "1", "ce-type": "anime.jobs.cancel.v99"})
         assert "unknown message type 'anime.jobs.cancel.v99'" in letter.headers["anime-reason"]
 
-    async def test_headers_that_cannot_be_sent_again_are_left_out(self, ledger: Bus, tower: Bus) -> None:
+    async def test_headers_that_cannot_be_sent_again_are_left_out(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
         raw = (
             b"NATS/1.0\r\nwe(ird: 1\r\nStatus: 503\r\nNats-Last-Word: x\r\nce-type: \xff\xfe\r\nkept: \xc3\xbc\r\n\r\n"
         )
@@ -187,16 +189,16 @@ class TestUnreadable:
         handle = Recorder()
         async with consuming(ledger, handle):
             await eventually(lambda: settled(ledger))
-        (letter,) = await letters(ledger)
+        (letter,) = await letters(admin)
         assert letter.headers["kept"] == "ü"
         assert "Nats-Last-Word" not in letter.headers
 
-    async def test_the_largest_message_still_fits(self, ledger: Bus, tower: Bus) -> None:
+    async def test_the_largest_message_still_fits(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
         body = b"x" * ((512 << 10) - 1000)
-        letter = await self.bury(ledger, tower, {"ce-id": "1"}, body)
+        letter = await self.bury(ledger, admin, tower, {"ce-id": "1"}, body)
         assert len(letter.data) == len(body)
 
-    async def test_a_failing_on_dead_does_not_stop_the_loop(self, ledger: Bus, tower: Bus) -> None:
+    async def test_a_failing_on_dead_does_not_stop_the_loop(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
         async def on_dead(message: Pulled, reason: str, field: str | None) -> None:
             raise RuntimeError("cannot record this")
 
@@ -206,9 +208,9 @@ class TestUnreadable:
         async with consuming(ledger, handle, on_dead=on_dead):
             await eventually(lambda: settled(ledger))
         assert handle.done == ["good0001"]
-        assert len(await letters(ledger)) == 1
+        assert len(await letters(admin)) == 1
 
-    async def test_an_unavailable_on_dead_is_asked_again(self, ledger: Bus, tower: Bus) -> None:
+    async def test_an_unavailable_on_dead_is_asked_again(self, ledger: Bus, admin: Bus, tower: Bus) -> None:
         away = [Unavailable("the database is away")] * 2
         told: list[str] = []
 
@@ -221,7 +223,7 @@ class TestUnreadable:
         async with consuming(ledger, Recorder(), on_dead=on_dead):
             await eventually(lambda: settled(ledger))
         assert len(told) == 1
-        assert len(await letters(ledger)) == 1
+        assert len(await letters(admin)) == 1
 
 
 async def test_stop_waits_for_the_running_batch_and_gives_back_the_rest(ledger: Bus, tower: Bus) -> None:

@@ -159,33 +159,35 @@ class TestRelay:
         async with outbox.transaction(scratch.pool) as connection:
             await outbox.add(connection, outgoing, "jobs")
 
-    async def test_publishes_each_aggregate_in_order(self, scratch: Scratch, ledger: Bus) -> None:
+    async def test_publishes_each_aggregate_in_order(self, scratch: Scratch, ledger: Bus, admin: Bus) -> None:
         relay = Relay(ledger, "test")
         async with leading(scratch, relay):
             for number in range(30):
                 await self.add(scratch, refusal("a", number), refusal("b", number))
                 relay.wake()
             await eventually(lambda: self.is_empty(scratch))
-        found = await stored(ledger)
+        found = await stored(admin)
         for aggregate in ("a", "b"):
             bodies = [CommandRefused.parse(one.data).message for one in found if one.subject.endswith(f".{aggregate}")]
             assert bodies == [str(number) for number in range(30)]
         assert found[0].headers["ce-source"] == "/anime/jobs"
         assert found[0].headers["Nats-Msg-Id"] == found[0].headers["ce-id"]
 
-    async def test_a_crash_before_the_delete_repeats_and_the_stream_knows(self, scratch: Scratch, ledger: Bus) -> None:
+    async def test_a_crash_before_the_delete_repeats_and_the_stream_knows(
+        self, scratch: Scratch, ledger: Bus, admin: Bus
+    ) -> None:
         failpoints.configure("test.relay.before_delete=error")
         await self.add(scratch, refusal("a", 0), refusal("a", 1))
         async with leading(scratch, Relay(ledger, "test")) as task:
             with pytest.raises(FailpointError):
                 await asyncio.wait_for(asyncio.shield(task), 10)
         assert await count(scratch, "outbox") == 2
-        assert len(await stored(ledger)) == 2
+        assert len(await stored(admin)) == 2
         async with leading(scratch, Relay(ledger, "test")):
             await eventually(lambda: self.is_empty(scratch))
-        assert len(await stored(ledger)) == 2
+        assert len(await stored(admin)) == 2
 
-    async def test_the_bus_away_then_back(self, scratch: Scratch, ledger: Bus, nats: NatsServer) -> None:
+    async def test_the_bus_away_then_back(self, scratch: Scratch, ledger: Bus, admin: Bus, nats: NatsServer) -> None:
         async with leading(scratch, relay := Relay(ledger, "test", poll=0.05)):
             await nats.stop()
             await eventually(lambda: not ledger.connected)
@@ -195,10 +197,10 @@ class TestRelay:
             assert await count(scratch, "outbox") == 5
             await nats.start()
             await eventually(lambda: self.is_empty(scratch), within=20)
-        assert [CommandRefused.parse(one.data).message for one in await stored(ledger)] == list("01234")
+        assert [CommandRefused.parse(one.data).message for one in await stored(admin)] == list("01234")
 
     async def test_what_the_stream_refuses_holds_up_its_own_aggregate_alone(
-        self, scratch: Scratch, ledger: Bus
+        self, scratch: Scratch, ledger: Bus, admin: Bus
     ) -> None:
         async with outbox.transaction(scratch.pool) as connection:
             await outbox.add(connection, [refusal("a", 0)], "jobs")
@@ -206,11 +208,11 @@ class TestRelay:
             await outbox.add(connection, [refusal("a", 1), refusal("b", 0)], "jobs")
         async with leading(scratch, Relay(ledger, "test")):
             await eventually(lambda: self.is_down_to(scratch, 2))
-        assert [one.subject.rsplit(".", 1)[-1] for one in await stored(ledger)] == ["b"]
+        assert [one.subject.rsplit(".", 1)[-1] for one in await stored(admin)] == ["b"]
         rows = await scratch.pool.fetch("SELECT aggregate FROM outbox ORDER BY id")
         assert [row["aggregate"] for row in rows] == ["a", "a"]
 
-    async def test_goes_on_when_its_connection_is_killed(self, scratch: Scratch, ledger: Bus) -> None:
+    async def test_goes_on_when_its_connection_is_killed(self, scratch: Scratch, ledger: Bus, admin: Bus) -> None:
         relay = Relay(ledger, "test", poll=0.05)
         async with leading(scratch, relay):
             await self.add(scratch, refusal("a", 0))
@@ -223,7 +225,7 @@ class TestRelay:
             await self.add(scratch, refusal("a", 1))
             relay.wake()
             await eventually(lambda: self.is_empty(scratch))
-        assert len(await stored(ledger)) == 2
+        assert len(await stored(admin)) == 2
 
     async def test_forgets_what_no_stream_can_repeat(self, scratch: Scratch, ledger: Bus) -> None:
         await scratch.pool.execute(
@@ -244,7 +246,7 @@ class TestRelay:
 
 
 async def test_from_command_to_event_through_a_database_that_fails(
-    scratch: Scratch, ledger: Bus, nats: NatsServer, connect: Connect
+    scratch: Scratch, ledger: Bus, admin: Bus, nats: NatsServer, connect: Connect
 ) -> None:
     tower = await connect(nats, TOWER)
     relay = Relay(ledger, "test", poll=0.05)
@@ -265,7 +267,7 @@ async def test_from_command_to_event_through_a_database_that_fails(
     loop.stop.set()
     await consuming
     assert sorted(await scratch.effects()) == [f"job{number:05}" for number in range(100)]
-    answered = [CommandRefused.parse(one.data).command_id for one in await stored(ledger)]
+    answered = [CommandRefused.parse(one.data).command_id for one in await stored(admin)]
     assert sorted(answered) == sorted(ids)
 
 

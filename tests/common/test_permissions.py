@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from anime_cli.nats_server import NatsServer
 from anime_common import contracts
 from anime_common.messages import REGISTRY, subject_matches
-from anime_common.topology import ADMIN, CONSUMERS, STREAMS, USERS, User, worker_consumer
+from anime_common.topology import ADMIN, CONSUMERS, FACTS, LEDGER, STREAMS, USERS, User, worker_consumer
 from anime_common.traffic import rpcs
 
 assert contracts.__all__, "all messages are declared on import"
@@ -216,6 +216,11 @@ class TestLeastPrivilege:
         assert made == wanted
 
     @pytest.mark.parametrize("user", SERVICES, ids=lambda user: user.name)
+    def test_only_the_gateway_reads_streams_and_only_what_people_may_see(self, user: User) -> None:
+        wanted = {f"$JS.API.DIRECT.GET.{name}" for name in (LEDGER, FACTS)} if user.name == "gateway" else set()
+        assert publishes(user, "$JS.API.DIRECT.GET.>", "$JS.API.STREAM.MSG.GET.*") == wanted
+
+    @pytest.mark.parametrize("user", SERVICES, ids=lambda user: user.name)
     def test_whoever_settles_a_message_owns_its_consumer(self, user: User) -> None:
         own = {(each.stream, each.name) for each in CONSUMERS if each.service == user.name}
         for subject in publishes(user, "$JS.API.CONSUMER.MSG.NEXT.*.*"):
@@ -233,8 +238,9 @@ class TestLeastPrivilege:
         assert all(subject.endswith(f".{user.name}") for subject in sent)
         assert not any("unheard_of" in subject for subject in sent)
 
-    def test_only_the_gateway_and_the_ledger_ask_and_only_what_they_need(self) -> None:
+    def test_who_asks_asks_only_what_it_needs(self) -> None:
         asked = {user.name: publishes(user, "anime.rpc.>") for user in SERVICES}
-        assert {name for name, subjects in asked.items() if subjects} == {"gateway", "jobs"}
+        assert {name for name, subjects in asked.items() if subjects} == {"gateway", "jobs", "files"}
         assert asked["gateway"] == {rpc.subject for rpc in rpcs()}
         assert asked["jobs"] == {"anime.rpc.files.stats"}
+        assert asked["files"] == {"anime.rpc.jobs.get"}

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from anime_common.messages import uuid7
-from tests.stacks import Product
+from tests.stacks import Product, data
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -43,6 +44,25 @@ async def test_killed_during_a_job(noop: Product, part: str) -> None:
     done = await noop.until(job["id"], "completed")
     noop.picture(done)
     await noop.audit()
+
+
+async def test_how_far_a_stopped_job_came_outlives_gateway_and_ledger(noop: Product) -> None:
+    job = await noop.submit("noop: step_ms=100", steps=100)
+
+    async def under_way() -> bool:
+        return bool((await noop.job(job["id"]))["progress"]["percent"] > 5)
+
+    await eventually(under_way, within=30)
+    await noop.http.post(f"/jobs/{job['id']}/cancel")
+    seen = (await noop.until(job["id"], "cancelled"))["progress"]
+    assert (seen["phase"], seen["steps"]) == ("sampling", 100)
+    assert 0 < seen["step"] < 100
+    assert 5 < seen["percent"] < 99
+    (last,) = await noop.events(f"/jobs/{job['id']}/events")
+    assert data(last)["jobs"][0]["progress"] == seen
+    for part in ("gateway", "jobs"):
+        await noop.stack.restart(part)
+        assert (await noop.job(job["id"]))["progress"] == seen
 
 
 async def submitted(noop: Product, prompt: str) -> str:

@@ -42,20 +42,20 @@ def asked(prompt: str = "Smile, Blue_Hair", repeat: int = 0, version: int = 1) -
     return OptimizePrompt(job_id=uuid7(), job_version=version, repeat=repeat, epoch=2, prompt=prompt, family="sprite")
 
 
-async def answered(ledger: Bus, count: int) -> list[tuple[str, Message]]:
+async def answered(admin: Bus, count: int) -> list[tuple[str, Message]]:
     async def enough() -> bool:
-        return len(await stored(ledger, FACTS)) >= count
+        return len(await stored(admin, FACTS)) >= count
 
     await eventually(enough)
-    return await stored(ledger, FACTS)
+    return await stored(admin, FACTS)
 
 
 async def test_a_command_is_answered_once_and_recorded(
-    service: Runtime[EchoSettings], ledger: Bus, pool: db.Pool
+    service: Runtime[EchoSettings], ledger: Bus, admin: Bus, pool: db.Pool
 ) -> None:
     question = asked()
     await ledger.publish(Outgoing(question, "first"))
-    ((ident, fact),) = await answered(ledger, 1)
+    ((ident, fact),) = await answered(admin, 1)
     assert ident == f"2:echo:optimized:{question.job_id}:1"
     assert isinstance(fact, PromptOptimized)
     assert (fact.job_id, fact.job_version, fact.repeat, fact.epoch) == (question.job_id, 1, 0, 2)
@@ -70,22 +70,24 @@ async def test_a_command_is_answered_once_and_recorded(
     assert {change["kind"] for change in row["changes"]} == {"normalised", "reordered", "added"}
 
 
-async def test_a_nudge_is_answered_again_under_its_number(service: Runtime[EchoSettings], ledger: Bus) -> None:
+async def test_a_nudge_is_answered_again_under_its_number(
+    service: Runtime[EchoSettings], ledger: Bus, admin: Bus
+) -> None:
     question = asked()
     for repeat in (0, 1):
         await ledger.publish(Outgoing(question.model_copy(update={"repeat": repeat}), f"ask:{repeat}"))
-    found = await answered(ledger, 2)
+    found = await answered(admin, 2)
     base = f"2:echo:optimized:{question.job_id}:1"
     assert [ident for ident, _ in found] == [base, f"{base}:1"]
 
 
 async def test_a_refused_answer_is_told_with_its_reason(
-    service: Runtime[EchoSettings], ledger: Bus, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+    service: Runtime[EchoSettings], ledger: Bus, admin: Bus, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handlers, "validate", lambda *_: "the answer lost words of the prompt: hat")
     question = asked()
     await ledger.publish(Outgoing(question, "first"))
-    ((ident, fact),) = await answered(ledger, 1)
+    ((ident, fact),) = await answered(admin, 1)
     assert ident == f"2:echo:failed:{question.job_id}:1"
     assert isinstance(fact, OptimizeFailed)
     assert fact.reason == "the answer lost words of the prompt: hat"

@@ -109,17 +109,17 @@ class TestOver:
     def test_the_named_attempt_and_older_ones(self) -> None:
         old, named, newer = self.at(-60), self.at(0), self.at(60)
         event = JobFailed(job=job(JobState.FAILED, attempt_id=named))
-        assert model.over(event, [old, named, newer]) == {old, named}
+        assert model.over(event.job, [old, named, newer]) == {old, named}
 
     def test_a_late_end_spares_the_attempt_of_a_retry(self) -> None:
         retried = self.at(1)
         event = JobFailed(job=job(JobState.FAILED, attempt_id=self.at(0), updated_at=NOW + timedelta(hours=1)))
-        assert model.over(event, [retried]) == set()
+        assert model.over(event.job, [retried]) == set()
 
     def test_without_a_named_attempt_those_made_before_the_end(self) -> None:
         before, after = self.at(-1), self.at(1)
         event = JobFailed(job=job(JobState.FAILED, attempt_id=None, updated_at=NOW))
-        assert model.over(event, [before, after]) == {before}
+        assert model.over(event.job, [before, after]) == {before}
 
 
 class TestSearch:

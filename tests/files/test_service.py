@@ -26,6 +26,7 @@ from anime_common.contracts.files import (
     UpdateFile,
 )
 from anime_common.contracts.jobs import JobCompleted, JobEvent
+from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Message, Outgoing
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
@@ -57,12 +58,12 @@ async def publish(ledger: Bus, message: JobEvent) -> None:
     await ledger.publish(Outgoing(message, delivery(message).id))
 
 
-async def facts(ledger: Bus) -> list[Message]:
-    return [message for _, message in await stored(ledger, FACTS)]
+async def facts(admin: Bus) -> list[Message]:
+    return [message for _, message in await stored(admin, FACTS)]
 
 
 async def test_from_the_event_to_the_question(
-    service: Runtime[FilesSettings], ledger: Bus, nats: NatsServer, connect: Connect
+    service: Runtime[FilesSettings], ledger: Bus, admin: Bus, nats: NatsServer, connect: Connect
 ) -> None:
     artifacts = Artifacts(service.settings.artifacts_url)
     data = picture((640, 480))
@@ -71,12 +72,12 @@ async def test_from_the_event_to_the_question(
     await publish(ledger, filing)
 
     async def count() -> int:
-        return len(await facts(ledger))
+        return len(await facts(admin))
 
     await eventually(lambda: _equals(count(), 1))
-    (filed,) = await facts(ledger)
+    (filed,) = await facts(admin)
     assert isinstance(filed, Filed)
-    await publish(ledger, JobCompleted(job=filing.job.model_copy(update={"version": 6})))
+    await publish(ledger, JobCompleted(job=filing.job.model_copy(update={"version": 6, "state": JobState.COMPLETED})))
     await eventually(lambda: not (artifacts.path(staging_prefix(filing.job.id)) or Path()).exists())
 
     gateway = await connect(nats, GATEWAY)
@@ -94,7 +95,7 @@ async def test_from_the_event_to_the_question(
         await rpc.call(gateway, GET_FILE, ref)
     assert refusal.value.status == 404
     await eventually(lambda: _equals(count(), 3))
-    assert [type(message) for message in await facts(ledger)] == [Filed, FileUpdated, FileDeleted]
+    assert [type(message) for message in await facts(admin)] == [Filed, FileUpdated, FileDeleted]
     await eventually(lambda: _equals(artifacts.exists(file.key), wanted=False))
     await eventually(lambda: _equals(artifacts.exists(str(file.thumbnail_key)), wanted=False))
 

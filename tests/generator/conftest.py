@@ -27,10 +27,10 @@ from anime_common.contracts.generator import (
 )
 from anime_common.messages import Outgoing
 from anime_common.service import Runtime
-from anime_common.topology import ADMIN, FACTS, GENERATOR, worker_consumer
+from anime_common.topology import FACTS, GENERATOR, worker_consumer
 from anime_generator.__main__ import build
 from anime_generator.settings import GeneratorSettings
-from tests.buses import Connect, running, stored
+from tests.buses import running, stored
 from tests.generator.builders import offer_to, write_registry
 from tests.waiting import eventually
 
@@ -39,9 +39,10 @@ WORKER = "tower"
 
 @dataclass
 class Ledger:
-    """The other side: hears heartbeats, progress and previews, makes offers, reads facts."""
+    """The other side: hears heartbeats, progress and previews, makes offers; reads facts as the administrator."""
 
     bus: Bus
+    admin: Bus
     beats: list[Heartbeat] = field(default_factory=list)
     progress: list[JobProgress] = field(default_factory=list)
     previews: list[Received] = field(default_factory=list)
@@ -77,7 +78,7 @@ class Ledger:
 
     async def facts(self, job: OfferedJob | None = None) -> list[AttemptFact]:
         found = []
-        for _, fact in await stored(self.bus, FACTS):
+        for _, fact in await stored(self.admin, FACTS):
             assert isinstance(fact, AttemptFact)
             if job is None or fact.attempt_id == job.attempt_id:
                 found.append(fact)
@@ -96,12 +97,11 @@ class Ledger:
 
 
 @pytest.fixture
-async def ledger(ledger: Bus, nats: NatsServer, connect: Connect) -> Ledger:
+async def ledger(ledger: Bus, admin: Bus) -> Ledger:
     await provision.ensure_consumer(ledger, worker_consumer(WORKER))
-    found = Ledger(ledger)
-    # The ledger's own user hears heartbeats alone; people's telemetry is heard as the administrator.
-    watcher = await connect(nats, ADMIN)
-    await watcher.listen("anime.tel.>", found.hear)
+    found = Ledger(ledger, admin)
+    # The ledger's own user hears heartbeats alone.
+    await admin.listen("anime.tel.>", found.hear)
     return found
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from anime_generator import device
-from anime_generator.device import Cpu, DeviceError, OutOfMemoryError, Simulated, device_info, open_device
+from anime_generator.device import Cpu, DeviceError, device_info, open_device
+from anime_generator.memory import Memory, OutOfMemoryError
+from anime_generator.simulated import Simulated
 
 
 def test_the_machine_has_some_memory_free() -> None:
@@ -17,7 +19,7 @@ def test_a_control_group_limits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "memory.max").write_text(f"{64 << 20}\n")
     (tmp_path / "memory.current").write_text(f"{24 << 20}\n")
     monkeypatch.setattr(device, "CGROUP", tmp_path)
-    assert Cpu("here").memory() == device.Memory(64 << 20, 40 << 20)
+    assert Cpu("here").memory() == Memory(64 << 20, 40 << 20)
 
 
 def test_no_limit_of_the_control_group_is_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

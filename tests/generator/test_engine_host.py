@@ -168,7 +168,7 @@ async def test_a_frozen_process_is_replaced() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "code", "retryable"),
-    [("oom", "out_of_memory", True), ("retryable", "engine_error", True), ("permanent", "bad_settings", False)],
+    [("oom", "out_of_memory", False), ("retryable", "engine_error", True), ("permanent", "bad_settings", False)],
 )
 async def test_a_failure_keeps_the_process(fault: str, code: str, retryable: bool) -> None:
     job = offered(prompt=f"noop: fail={fault} fail_at=2")

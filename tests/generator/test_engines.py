@@ -14,10 +14,10 @@ from PIL import Image
 
 from anime_common.contracts.generator import OfferedJob
 from anime_common.contracts.vocabulary import Phase
-from anime_generator.device import Simulated
 from anime_generator.engines import open_engine
 from anime_generator.engines.protocol import Engine, EngineError, EngineOptions, Previewed, Stepped
 from anime_generator.registry import FIELDS, ModelSpec
+from anime_generator.simulated import Simulated
 from tests.generator.builders import Told, attempts, noop_spec, offered, sprite_spec
 
 # diffusers converts tensors to arrays in a way that numpy 2 deprecates; nothing of ours does.

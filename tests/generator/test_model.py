@@ -24,7 +24,7 @@ from anime_common.contracts.generator import (
     Renew,
     UnloadModel,
 )
-from anime_common.contracts.vocabulary import AttemptProgress, Phase, StagedOutput
+from anime_common.contracts.vocabulary import AttemptProgress, Phase, Reached, StagedOutput
 from anime_common.messages import uuid7
 from anime_generator import model
 from anime_generator.model import Decision, Failure, Forget, Interrupt, Made, Report, Stage, Unload, Worker
@@ -165,14 +165,20 @@ class TestRuns:
         (failed,) = facts(model.fail(holding(job, stage=Stage.RUNNING), job.attempt_id, failure, NOW))
         assert isinstance(failed, AttemptFailed)
         assert failed.code == "engine_crashed"
+        assert failed.reached == Reached(phase=Phase.LOADING)
         assert (failed.retryable, failed.counts) == told
 
     def test_a_stopped_attempt_names_what_was_finished(self) -> None:
         job = offered()
-        decision = model.stopped(holding(job, stage=Stage.RUNNING), job.attempt_id, (OUTPUT,), NOW)
+        far = AttemptProgress(
+            job_id=job.job_id, attempt_id=job.attempt_id, phase=Phase.SAMPLING, step=3, steps=8, percent=40
+        )
+        held = model.advance(holding(job, stage=Stage.RUNNING), far)
+        decision = model.stopped(held, job.attempt_id, (OUTPUT,), NOW)
         (cancelled,) = facts(decision)
         assert isinstance(cancelled, AttemptCancelled)
         assert (cancelled.outputs, cancelled.settings) == ((OUTPUT,), job.settings)
+        assert cancelled.reached == Reached(phase=Phase.SAMPLING, step=3, steps=8, percent=40)
 
     @pytest.mark.parametrize("stage", [Stage.WAITING, Stage.REPORTING])
     def test_what_does_not_run_cannot_end(self, stage: Stage) -> None:

@@ -199,19 +199,21 @@ class TestRefused:
 def test_embeddings_are_remembered_within_their_bytes() -> None:
     import torch
 
-    from anime_generator.engines.embeddings import Embedding, EmbeddingCache
+    from anime_generator.engines.embeddings import Embedding, EmbeddingCache, EmbeddingKey
 
     def embedding(numbers: int) -> Embedding:
         return Embedding(torch.zeros(1, numbers, 1), None, 0)
 
+    one, two, three, huge = (EmbeddingKey(*key) for key in (("a", "one"), ("a", "two"), ("b", "three"), ("b", "huge")))
     cache = EmbeddingCache(100)
-    cache.put("a", "one", embedding(10))
-    cache.put("a", "two", embedding(10))
-    assert cache.get("a", "one") is not None  # the most recent now
-    cache.put("b", "three", embedding(10))
-    assert cache.get("a", "two") is None
-    assert (cache.get("a", "one"), cache.size) != (None, 0)
-    cache.put("b", "huge", embedding(50))
-    assert cache.get("b", "huge") is None
+    cache.put(one, embedding(10))
+    cache.put(two, embedding(10))
+    assert cache.get(one) is not None  # the most recent now
+    cache.put(three, embedding(10))
+    assert cache.get(two) is None
+    assert cache.get(one) is not None
+    cache.put(huge, embedding(50))
+    assert cache.get(huge) is None
+    assert cache.get(EmbeddingKey("a", "one", adapters="a LoRA at half strength")) is None
     cache.forget("a")
-    assert (cache.get("a", "one"), cache.size) == (None, 40)
+    assert (cache.get(one), cache.size) == (None, 40)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from anime_common.contracts.vocabulary import Phase
 from anime_common.messages import uuid7
 from anime_generator.progress import Costs, History, Pacer, Tracker
+from anime_generator.residency import Tier
 
 MEASURED = Costs(loading=4.0, encoding=1.0, step=1.0, decoding=2.0, saving=1.0, measured=True)
 
@@ -149,11 +150,20 @@ class TestHistory:
 
     def test_costs_grow_with_the_pixels(self) -> None:
         history = History()
-        history.learn("anime", 100, pictures=2, step=0.5, cold=True, timings=self.TIMINGS)
+        history.learn("anime", 100, pictures=2, step=0.5, timings=self.TIMINGS)
         costs = history.costs("anime", 400)
         assert costs.measured
         assert (costs.loading, costs.encoding) == (8.0, 0.5)
         assert (costs.step, costs.decoding, costs.saving) == pytest.approx((2.0, 8.0, 4.0))
+
+    def test_each_class_of_sizes_has_its_own_measure(self) -> None:
+        """Attention grows faster than pixels do."""
+        history = History()
+        history.learn("anime", 512 * 512, pictures=1, step=1.0, timings=self.TIMINGS)
+        history.learn("anime", 1024 * 1024, pictures=1, step=8.0, timings=self.TIMINGS)
+        assert history.costs("anime", 512 * 512).step == pytest.approx(1.0)
+        assert history.costs("anime", 1024 * 1024).step == pytest.approx(8.0)
+        assert history.costs("anime", 2048 * 2048).step == pytest.approx(32.0)
 
     def test_models_that_were_never_run_are_guessed(self) -> None:
         assert not History().costs("anime", 100).measured
@@ -161,14 +171,22 @@ class TestHistory:
     def test_a_warm_run_says_nothing_about_loading(self) -> None:
         history = History()
         warm = {**self.TIMINGS, Phase.LOADING: 0.001}
-        history.learn("anime", 100, pictures=1, step=1.0, cold=True, timings=self.TIMINGS)
-        history.learn("anime", 100, pictures=1, step=1.0, cold=False, timings=warm)
+        history.learn("anime", 100, pictures=1, step=1.0, timings=self.TIMINGS)
+        history.learn("anime", 100, pictures=1, step=1.0, timings=warm, source=Tier.DEVICE)
         assert history.costs("anime", 100).loading == 8.0
+
+    def test_a_copy_from_host_memory_takes_less_than_the_disk(self) -> None:
+        history = History()
+        copied = {**self.TIMINGS, Phase.LOADING: 0.5}
+        history.learn("anime", 100, pictures=1, step=1.0, timings=self.TIMINGS)
+        history.learn("anime", 100, pictures=1, step=1.0, timings=copied, source=Tier.HOST)
+        assert history.costs("anime", 100).loading == 8.0
+        assert history.costs("anime", 100, Tier.HOST).loading == 0.5
 
     def test_the_newest_run_moves_the_mean(self) -> None:
         history = History()
-        history.learn("anime", 1, pictures=1, step=1.0, cold=False, timings={})
-        history.learn("anime", 1, pictures=1, step=2.0, cold=False, timings={})
+        history.learn("anime", 1, pictures=1, step=1.0, timings={})
+        history.learn("anime", 1, pictures=1, step=2.0, timings={})
         assert 1.0 < history.costs("anime", 1).step < 2.0
 
 

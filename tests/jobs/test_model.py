@@ -20,7 +20,7 @@ from anime_common.contracts.generator import (
     AttemptStarted,
 )
 from anime_common.contracts.jobs import CancelJob, JobChanges, JobFiling, PrioritizeJob, RetryJob
-from anime_common.contracts.vocabulary import JobState, Phase, Priority
+from anime_common.contracts.vocabulary import JobState, Phase, Priority, Reached
 from anime_common.messages import Model, uuid7
 from anime_common.outcomes import Refused
 from anime_jobs.model import (
@@ -39,6 +39,7 @@ from anime_jobs.model import (
     decide,
     retry_delay,
 )
+from anime_jobs.queue import view
 from tests.builders import NOON, job, later, model_info, output, request, settings, staged
 
 ATTEMPT, OTHER = uuid7(NOON), uuid7(NOON)
@@ -242,6 +243,50 @@ def test_a_manual_retry_has_a_fresh_budget_and_the_same_seed() -> None:
 def test_a_requested_cancel_wins_over_every_end_but_a_finished_picture(name: str) -> None:
     after, _ = decide(record(JobState.RUNNING, cancel_requested=True), MESSAGES[name], AT)
     assert after.state is JobState.CANCELLED
+
+
+FAR = Reached(phase=Phase.SAMPLING, step=9, steps=20, percent=46.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("failed", fact(AttemptFailed, reached=FAR, retryable=False)),
+        ("lost", WorkerLost("gone", counts=True, reached=FAR)),
+        ("stopped", fact(AttemptCancelled, reached=FAR)),
+    ],
+)
+def test_a_job_that_ends_in_work_keeps_how_far_it_came(name: str, message: Any) -> None:
+    asked = record(JobState.RUNNING, cancel_requested=name == "stopped", failures=Policy().max_failures - 1)
+    after, (event,) = decide(asked, message, AT)
+    assert after.state is (JobState.CANCELLED if name == "stopped" else JobState.FAILED)
+    assert after.job.reached == FAR
+    assert event.job.reached == FAR  # type: ignore[attr-defined]
+    shown = view(after, None, None).progress
+    assert (shown.phase, shown.step, shown.steps, shown.percent) == (Phase.SAMPLING, 9, 20, 46.0)
+    again, _ = decide(after, MESSAGES["retry"], AT)
+    assert again.job.reached is None
+    assert view(again, None, None).progress.percent == 0
+
+
+def test_a_job_that_is_tried_again_starts_from_nothing() -> None:
+    after, _ = decide(record(JobState.RUNNING), fact(AttemptFailed, reached=FAR), AT)
+    assert (after.state, after.job.reached) == (JobState.QUEUED, None)
+
+
+def test_a_job_whose_pictures_could_not_be_filed_was_almost_there() -> None:
+    before = record(JobState.FILING, failures=Policy().max_failures - 1)
+    after, _ = decide(before, fact(FilingFailed), AT)
+    shown = view(after, None, None).progress
+    assert (shown.state, shown.phase, shown.percent) == (JobState.FAILED, Phase.SAVING, 99.0)
+
+
+def test_the_kept_pictures_of_a_cancelled_job_do_not_hide_how_far_it_came() -> None:
+    before = record(JobState.RUNNING, cancel_requested=True, request=request(count=3, keep_partial=True))
+    filing, _ = decide(before, fact(AttemptCancelled, reached=FAR), AT)
+    for message in (fact(Filed), fact(FilingFailed)):
+        after, _ = decide(filing, message, AT)
+        assert (after.state, after.job.reached) == (JobState.CANCELLED, FAR)
 
 
 def test_a_picture_that_finished_first_wins_and_says_so() -> None:

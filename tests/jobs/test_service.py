@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from anime_common.bus import Bus, Stored
 from anime_common.contracts.echo import OptimizedPrompt, PromptOptimized
 from anime_common.contracts.files import Filed
 from anime_common.contracts.generator import (
@@ -32,10 +33,10 @@ from anime_common.contracts.jobs import (
     RetryJob,
     SubmitJob,
 )
-from anime_common.contracts.vocabulary import JobState, Phase, Priority
+from anime_common.contracts.vocabulary import JobState, Phase, Priority, Reached
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Refused
-from anime_common.topology import ADMIN, STREAMS
+from anime_common.topology import ADMIN, DEAD, STREAMS
 from tests.builders import held, output, request, staged
 from tests.buses import connected
 from tests.jobs.conftest import Service, Worker, World, ledger_running
@@ -134,7 +135,9 @@ async def known_model(world: World) -> Worker:
     return worker
 
 
-async def test_an_unreadable_command_is_refused_and_kept_as_a_dead_letter(world: World, ledger: Service) -> None:
+async def test_an_unreadable_command_is_refused_and_kept_as_a_dead_letter(
+    world: World, ledger: Service, admin: Bus
+) -> None:
     job_id = await world.submit()
     command_id = str(uuid7())
     headers = {"ce-id": command_id, "ce-type": "anime.jobs.submit.v1", "Nats-Msg-Id": command_id}
@@ -143,9 +146,14 @@ async def test_an_unreadable_command_is_refused_and_kept_as_a_dead_letter(world:
     answer = await world.answer(command_id)
     assert isinstance(answer, CommandRefused)
     assert (answer.status, answer.field) == (422, "request.stepps")
-    state = await ledger.runtime.bus.stream_state("ANIME_DEAD")
-    await eventually(lambda: state is not None)
-    (letter,) = await ledger.runtime.bus.read("ANIME_DEAD", 1)
+    letters: list[Stored] = []
+
+    async def buried() -> bool:
+        letters[:] = await admin.read(DEAD, 1)
+        return bool(letters)
+
+    await eventually(buried)
+    (letter,) = letters
     assert letter.headers["anime-subject"] == "anime.cmd.jobs.submit.tower"
     assert letter.data == body
     assert (await world.job(job_id)).state is JobState.QUEUED
@@ -231,6 +239,34 @@ async def _silence(world: World) -> None:
     await file(world, again)
     done = await world.event("completed", job_id)
     assert done.job.attempt == 2
+
+
+async def test_how_far_a_lost_attempt_came_outlives_the_ledger(world: World) -> None:
+    """The worker and the ledger die together, as when their machine does: what is left is what heartbeats stored."""
+    worker = Worker(world)
+    async with ledger_running(world, max_failures=1) as first:
+        job_id = await world.submit()
+        offer = await worker.offer()
+        (offered,) = offer.jobs
+        await world.fact(AttemptStarted, worker, offered, engine="noop", started_at=datetime.now(UTC))
+        await world.event("started", job_id)
+        worker.fields = {"resident": ("noop", "another")}
+        far = Reached(phase=Phase.SAMPLING, step=3, steps=4, percent=61.5)
+        pool = await world.database.pool("jobs")
+
+        async def stored() -> bool:
+            await worker.beat(listed(offered, offer.offer_id, started=True, **dict(far)))
+            return bool(await pool.fetchval("SELECT heartbeat::text LIKE '%61.5%' FROM workers"))
+
+        await eventually(stored, within=20, every=0.1)
+        await pool.close()
+        assert first.runtime.failure is None
+    async with ledger_running(world, max_failures=1, worker_lost_after=0.8):
+        failed = await world.event("failed", job_id)
+        assert failed.job.reached == far
+        shown = (await world.job(job_id)).progress
+        assert shown.state is JobState.FAILED
+        assert Reached.model_validate(shown.model_dump()) == far
 
 
 async def test_a_finished_fact_slower_than_the_heartbeat_is_waited_for(world: World, ledger: Service) -> None:

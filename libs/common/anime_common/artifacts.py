@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Artifacts", "Corrupt", "Missing", "Stat", "checked", "staging_key", "staging_prefix"]
 
 CHUNK = 1 << 20
+PART = 5 << 20
+"""Bytes that are written at a time while copying: the least that S3 takes as a part of an upload."""
 
 
 class Corrupt(Exception):
@@ -75,32 +78,48 @@ class Artifacts:
             await obstore.put_async(self._store, checked(key), data)
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
-        if self.root is not None:
-            try:
-                await asyncio.to_thread(_fsync, self.root / key, self.root)
-            except OSError as error:
-                raise Unavailable(f"the artifact store cannot flush {key}: {error}") from error
+        await self._flush(key)
+
+    async def _flush(self, key: str) -> None:
+        """Have a written object outlive a power cut."""
+        if self.root is None:
+            return
+        try:
+            await asyncio.to_thread(_fsync, self.root / key, self.root)
+        except OSError as error:
+            raise Unavailable(f"the artifact store cannot flush {key}: {error}") from error
 
     async def copy(self, source: str, target: str, sha256: str) -> int:
-        """Copy an object, verifying its hash before it becomes visible; returns its size in bytes.
+        """Copy an object piece by piece, verifying its hash before it becomes visible; returns its size in bytes.
 
-        Raises Missing when there is no source, Corrupt when its bytes differ from `sha256`; then there is no target.
+        Raises Missing when there is no source, Corrupt when its bytes differ from `sha256`; the target stays as it was.
         """
         digest, size = hashlib.sha256(), 0
-        chunks: list[bytes] = []
-        try:
-            found = await obstore.get_async(self._store, checked(source))
-            async for chunk in found.stream(min_chunk_size=CHUNK):
+
+        async def verified(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            nonlocal size
+            async for chunk in chunks:
                 digest.update(chunk)
                 size += len(chunk)
-                chunks.append(bytes(chunk))
+                yield chunk
+            # Raised before the store is told that this was all, so it throws away what it has.
+            if digest.hexdigest() != sha256:
+                raise Corrupt(f"{source} has sha256 {digest.hexdigest()}, not {sha256}")
+
+        try:
+            found = await obstore.get_async(self._store, checked(source))
         except FileNotFoundError as error:
             raise Missing(source) from error
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot read {source}: {error}") from error
-        if digest.hexdigest() != sha256:
-            raise Corrupt(f"{source} has sha256 {digest.hexdigest()}, not {sha256}")
-        await self.put(target, b"".join(chunks))
+        chunks = verified(found.stream(min_chunk_size=CHUNK))
+        try:
+            await obstore.put_async(self._store, checked(target), chunks, chunk_size=PART, max_concurrency=2)
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot copy {source} to {target}: {error}") from error
+        if self.root is not None:
+            await asyncio.to_thread(_remove_partial, self.root / target)
+        await self._flush(target)
         return size
 
     async def get(self, key: str) -> bytes:
@@ -153,23 +172,31 @@ class Artifacts:
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot delete {key}: {error}") from error
 
-    async def list(self, prefix: str) -> list[str]:
-        """All keys under a folder."""
-        found: list[str] = []
+    async def objects(self, prefix: str) -> dict[str, datetime]:
+        """All keys under a folder, with the time of the last change of each."""
+        found: dict[str, datetime] = {}
         try:
             async for page in obstore.list(self._store, prefix=checked(prefix)):
-                found += [meta["path"] for meta in page]
+                found |= {meta["path"]: meta["last_modified"] for meta in page}
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot list {prefix}: {error}") from error
         return found
+
+    async def list(self, prefix: str) -> list[str]:
+        """All keys under a folder."""
+        return list(await self.objects(prefix))
+
+    async def remove_empty(self, prefix: str) -> None:
+        """Remove a folder in which nothing is left, when local; one that holds something stays."""
+        if self.root is not None:
+            await asyncio.to_thread(_remove_folders, self.root / checked(prefix))
 
     async def delete_all(self, prefix: str) -> int:
         """Remove all objects under a folder, and the folder itself when local; returns how many."""
         keys = await self.list(prefix)
         for key in keys:
             await self.delete(key)
-        if self.root is not None:
-            await asyncio.to_thread(_remove_folders, self.root / checked(prefix))
+        await self.remove_empty(prefix)
         return len(keys)
 
 
@@ -182,6 +209,18 @@ def _fsync(path: Path, root: Path) -> None:
         finally:
             os.close(handle)
         if each == root:
+            return
+
+
+def _remove_partial(path: Path) -> None:
+    """Remove what copies that were killed have left beside a file: obstore writes to `<name>#1`, `#2`, ….
+
+    One that is still written by a process that was frozen meanwhile fails, and finds the file there when tried again.
+    """
+    for number in itertools.count(1):
+        try:
+            path.with_name(f"{path.name}#{number}").unlink()
+        except FileNotFoundError:
             return
 
 

@@ -115,7 +115,7 @@ _JSON = dict[str, Any]
 
 _WAITING: _JSON = {
     **dict.fromkeys(("attempt_id", "worker", "parent_id", "error", "message", "prompt_note", "not_before")),
-    **dict.fromkeys(("outputs", "timings", "dispatched_at", "started_at", "ended_at")),
+    **dict.fromkeys(("outputs", "timings", "reached", "dispatched_at", "started_at", "ended_at")),
     "attempt": 0,
     "queued_at": "2026-03-01T12:00:00.100Z",
     "updated_at": "2026-03-01T12:00:00.100Z",
@@ -135,6 +135,7 @@ _ERROR: _JSON = {
     "message": "the card has too little memory for 2048×2048",
     "retryable": False,
 }
+_REACHED: _JSON = {"phase": "sampling", "step": 9, "steps": 20, "percent": 46.0}
 _JOBS: Mapping[JobState, _JSON] = {
     JobState.PREPARING: {**_WAITING, "queued_at": None},
     JobState.QUEUED: _WAITING,
@@ -142,8 +143,8 @@ _JOBS: Mapping[JobState, _JSON] = {
     JobState.RUNNING: _RUNNING,
     JobState.FILING: {**_RUNNING, "timings": TIMINGS},
     JobState.COMPLETED: {**_ENDED, "timings": TIMINGS, "outputs": [{**_OUTPUT, "width": 512, "height": 512}]},
-    JobState.FAILED: {**_ENDED, "failures": 3, "error": _ERROR},
-    JobState.CANCELLED: {**_ENDED, "cancel_requested": True, "message": "cancelled by tower"},
+    JobState.FAILED: {**_ENDED, "failures": 3, "error": _ERROR, "reached": _REACHED},
+    JobState.CANCELLED: {**_ENDED, "message": "cancelled", "reached": _REACHED},
 }
 
 
@@ -158,6 +159,7 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     vocabulary.JobError: {"code": "out_of_memory", "message": "the card has too little memory", "retryable": False},
     vocabulary.ModelInfo: {"key": "sprite", "default": True},
     vocabulary.SizeLimits: {"minimum": 64, "maximum": 1024, "multiple": 8},
+    vocabulary.Reached: _REACHED,
     vocabulary.AttemptProgress: {"phase": "sampling", "image": 0, "images": 1, "preview": True},
     vocabulary.Progress: {
         "state": "running",
@@ -202,7 +204,21 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
         "memory_free": 7 << 30,
     },
     generator.HeldAttempt: {"started": True, "ended": False},
-    generator.Heartbeat: {"version": "0.1.0", "batch_limit": 4, "draining": False, "goodbye": False},
+    generator.ResidentModel: {
+        "key": "sprite",
+        "tier": "device",
+        "bytes": 18_350_080,
+        "measured": True,
+        "preloaded": True,
+        "reason": "drew the last job",
+    },
+    generator.Heartbeat: {
+        "version": "0.1.0",
+        "batch_limit": 4,
+        "batch_limits": {"counterfeit": 2},
+        "draining": False,
+        "goodbye": False,
+    },
     generator.FactPosition: {"sequence": 4711},
     files.FilingFailed: {"code": "corrupt", "message": "the sha256 of a staged file is not the promised one"},
     files.FileView: {"id": FILE, "code": CODE, "rating": 4, "favourite": True},

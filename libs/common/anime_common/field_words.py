@@ -44,8 +44,10 @@ def kind(schema: Schema) -> str:
         return " or ".join(dict.fromkeys(options))
     if schema.get("type") == "array":
         return f"list of {kind(schema['items'])}"
-    if "additionalProperties" in schema and schema.get("type") == "object":
-        return f"{kind(schema['additionalProperties'])} for each {kind(schema['propertyNames'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return (
+            f"{kind(schema['additionalProperties'])} for each {kind(schema.get('propertyNames', {'type': 'string'}))}"
+        )
     return _FORMATS.get(schema.get("format", ""), _TYPES.get(schema.get("type", ""), "any"))
 
 

@@ -200,7 +200,7 @@ JOBS = User(
     subscribe=("anime.tel.generator.*", "anime.rpc.jobs.*"),
     consumers=(JOBS_COMMANDS, JOBS_FACTS),
     answers="anime-jobs",
-    reads=tuple(stream.name for stream in STREAMS),
+    watches=tuple(stream.name for stream in STREAMS),
 )
 GENERATOR = User(
     "generator",
@@ -219,7 +219,7 @@ GENERATOR = User(
 FILES = User(
     "files",
     "the library of finished files",
-    publish=("anime.evt.files.>", "anime.dead.files-ledger"),
+    publish=("anime.evt.files.>", "anime.dead.files-ledger", *_questions("jobs", "get")),
     subscribe=("anime.rpc.files.*",),
     consumers=(FILES_LEDGER,),
     answers="anime-files",

@@ -18,6 +18,7 @@ from anime_files.copying import Copier
 from anime_files.handlers import SERVICE, Ledger
 from anime_files.queries import Library
 from anime_files.settings import FilesSettings
+from anime_files.staging import StagingSweeper
 from anime_files.sweeper import Sweeper
 
 SCHEMA = "library"
@@ -52,6 +53,8 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
     leader = Leader("library:relay", connect, stop)
     runtime.spawn(leader.run(relay.run), "relay")
     runtime.spawn(sweeper.run(), "sweeper")
+    staging = StagingSweeper(bus, artifacts, stop, settings.files_sweep_interval, settings.files_staging_grace)
+    runtime.spawn(staging.run(), "staging sweeper")
     runtime.spawn(Loop(bus, FILES_LEDGER, ledger.handle, stop, batch=settings.files_batch).run(), "ledger events")
     await rpc.serve(bus, Library(pool, committed).answers())
 

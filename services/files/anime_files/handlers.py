@@ -15,10 +15,8 @@ filing that failed once and succeeded later would leave files that no job knows 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -135,16 +133,9 @@ class Ledger:
         folder = staging_prefix(event.job_id)
         async with self.copier.slots:
             keys = await self.artifacts.list(folder)
-            for attempt in model.over(event, _attempts(folder, keys)):
+            for attempt in model.over(event.job, _attempts(folder, keys)):
                 metrics.CLEARED.inc(await self.artifacts.delete_all(staging_prefix(event.job_id, attempt)))
-        if (path := self.artifacts.path(folder)) is not None:
-            await asyncio.to_thread(_remove_empty, path)
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder, unless it is gone already or holds the files of another attempt."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+        await self.artifacts.remove_empty(folder)
 
 
 def _attempts(folder: str, keys: Sequence[str]) -> set[UUID]:

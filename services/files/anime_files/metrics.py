@@ -8,7 +8,7 @@ FILED = Counter("anime_files_filed_total", "Files that reached the library.", ["
 FILED_BYTES = Counter("anime_files_filed_bytes_total", "Bytes that reached the library.", ["type"])
 FAILED = Counter("anime_files_failed_total", "Filings that failed, by code.", ["code"])
 REMOVED = Counter("anime_files_removed_total", "Objects removed from the store after deletion or withdrawal.")
-CLEARED = Counter("anime_files_cleared_total", "Staged files removed after their job ended.")
+CLEARED = Counter("anime_files_cleared_total", "Staged files removed after their attempt was over.")
 FILE_SECONDS = Histogram(
     "anime_files_file_seconds",
     "Time to copy, verify and thumbnail one file.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from string import Formatter
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from anime_common.artifact_keys import checked
 from anime_common.contracts.files import Filed, FilingFailed
-from anime_common.contracts.jobs import JobEvent, JobFiling
+from anime_common.contracts.jobs import Job, JobFiling
 from anime_common.contracts.vocabulary import EXTENSIONS, SLUG_PATTERN, Output, Settings, StagedOutput
 from anime_common.messages import Outgoing, uuid7
 
@@ -167,19 +167,39 @@ def answer(filing: JobFiling, verdict: Verdict, outputs: Sequence[Output]) -> Ou
     return Outgoing(message, message.ident())
 
 
-def over(event: JobEvent, staged: Iterable[UUID]) -> set[UUID]:
-    """Which of the staged attempts of a job are over, now that the job has ended.
+def over(job: Job, staged: Iterable[UUID]) -> set[UUID]:
+    """Which of the staged attempts of a job are over, by what is known of the job.
 
     A job that failed or was cancelled may be retried under the same id, and its end may be heard late: an attempt
-    that is newer than the end it tells of must keep its files. Attempt ids are UUIDv7 made by the ledger, so they sort
-    by time: over are the attempt that the event names and those before it; if it names none, those made
-    before the event. (Should clocks of ledger instances disagree so much that a living attempt looks older, its filing
-    fails as missing and the generator draws the picture again.)
+    that is newer than what is known must keep its files. Attempt ids are UUIDv7 made by the ledger, so they sort by
+    time: over are those before the attempt that the job names, and that one too when the job has ended; if it names
+    none, those made before its last change. (Should clocks of ledger instances disagree so much that a living attempt
+    looks older, its filing fails as missing and the generator draws the picture again.)
     """
-    last = event.job.attempt_id
-    if last is not None:
-        return {attempt for attempt in staged if attempt.int <= last.int}
-    return {attempt for attempt in staged if _minted(attempt) <= event.job.updated_at}
+    last = job.attempt_id
+    if last is None:
+        return {attempt for attempt in staged if _minted(attempt) <= job.updated_at}
+    return {attempt for attempt in staged if attempt.int < last.int or (attempt == last and job.state.ended)}
+
+
+def abandoned(objects: Mapping[str, datetime], before: datetime) -> dict[UUID, set[UUID]]:
+    """The staged attempts, by job, to which nothing was written since `before`; `objects` are keys with their times.
+
+    What lies elsewhere in the folder is not ours to remove.
+    """
+    last: dict[tuple[UUID, UUID], datetime] = {}
+    for key, at in objects.items():
+        try:
+            _, job, attempt, _ = key.split("/")
+            ident = UUID(job), UUID(attempt)
+        except ValueError:
+            continue
+        last[ident] = max(at, last.get(ident, at))
+    found: dict[UUID, set[UUID]] = {}
+    for (job_id, attempt_id), at in last.items():
+        if at < before:
+            found.setdefault(job_id, set()).add(attempt_id)
+    return found
 
 
 def _minted(attempt: UUID) -> datetime:

@@ -25,6 +25,9 @@ class FilesSettings(ServiceSettings):
     )
     files_thumbnail_pixels: int = Field(384, ge=32, le=1024, description="Longest side of a thumbnail.")
     files_sweep_interval: float = Field(30.0, gt=0, description="How often objects left to remove are looked for.")
+    files_staging_grace: float = Field(
+        600.0, gt=0, description="Age at which staged files are removed, if their attempt is over."
+    )
     files_relay_interval: float = Field(0.25, gt=0, description="How often the outbox is looked at without being told.")
 
     @field_validator("files_key_template")

@@ -1,7 +1,7 @@
 """Removes objects from the store: those of deleted files, and those of filings that failed after they were copied.
 
 Nothing else removes anything from the library. It goes by committed rows alone, so whoever dies in between, or writes
-an object late, leaves work that the next round finds.
+an object late, leaves work that the next round finds. What lies in staging is another matter: see `staging`.
 """
 
 from __future__ import annotations

@@ -22,13 +22,14 @@ from anime_gateway.public import (
     ProjectData,
     ProjectReplacement,
     ResetData,
+    SignIn,
     SnapshotData,
 )
 from anime_gateway.rights import needed
 
 UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
     *(Problem, GenerationRequest, JobChanges, NewProject, ProjectChanges, ProjectReplacement, FileChanges),
-    *(OptimizeQuestion, JobData, FileData, ProjectData, SnapshotData, ResetData, QueueState, Progress),
+    *(OptimizeQuestion, SignIn, JobData, FileData, ProjectData, SnapshotData, ResetData, QueueState, Progress),
 )
 """Errors, request bodies and data of stream events: FastAPI does not see these, since routes read and send them."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -150,3 +150,9 @@ class Session(Model):
     name: str | None = Field(None, description="Name of the token.")
     scope: Scope | None = Field(None, description="What the token may do; each scope includes those before it.")
     expires_at: datetime | None = Field(None, description="When the token ends by itself.")
+
+
+class SignIn(Request):
+    """What a browser signs in with."""
+
+    token: Annotated[str, Field(max_length=200, description="An access token.")]

@@ -76,6 +76,7 @@ def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions
         embedding_cache=settings.generator_embedding_cache << 20,
         preview_every=settings.generator_preview_every,
         preview_size=settings.generator_preview_size,
+        memory=settings.memory_rules(),
     )
     return HostOptions(
         config=config,

@@ -14,34 +14,30 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
 
-from anime_common.contracts.vocabulary import Phase
 from anime_common.log import configure_logging
 from anime_generator import wire
+from anime_generator.batching import BatchLimits
 from anime_generator.device import DeviceError, device_info, open_device
+from anime_generator.drawing import Drawing, Studio
 from anime_generator.engines import open_engine
-from anime_generator.engines.protocol import (
-    EngineError,
-    EngineOptions,
-)
+from anime_generator.engines.protocol import EngineError, EngineOptions
 from anime_generator.line import Cancellations, Line
-from anime_generator.residency import budget, to_evict
+from anime_generator.residents import PRELOADED, Residents
 from anime_generator.run import Run
 
 if TYPE_CHECKING:
-    from anime_common.contracts.generator import OfferedJob
     from anime_common.contracts.vocabulary import ModelInfo
     from anime_generator.engines.protocol import Engine
-    from anime_generator.registry import ModelSpec
 
 log = structlog.get_logger(__name__)
 
 PR_SET_PDEATHSIG = 1
+NOTABLE = 0.01
+"""Of the memory: a change of what is free that is told at once."""
 
 
 class Workshop:
@@ -52,13 +48,17 @@ class Workshop:
         self._cancel = cancel
         self._device = open_device(config.device, config.device_id)
         self._specs = {spec.key: spec for spec in config.models}
+        self._configured = {spec.key: spec.batch_limit for spec in config.models}
         self._engines: dict[str, Engine] = {}
         self._infos: dict[str, ModelInfo] = {}
-        self._resident: OrderedDict[str, int] = OrderedDict()
         self.problems: dict[str, str] = {}
         options = EngineOptions(config.embedding_cache, config.preview_every, config.preview_size)
         for name in sorted({spec.engine for spec in config.models}):
             self._open(name, options)
+        self._limits = BatchLimits()
+        self._residents = Residents(self._device, self._engines, config.memory, self._loading, self._tell_residents)
+        self._studio = Studio(self._device, self._specs, self._infos, self._engines, self._residents, self._limits)
+        self._told_free = self._device.memory().free
 
     def ready(self) -> wire.Ready:
         """What can be run here."""
@@ -67,17 +67,20 @@ class Workshop:
     def obey(self, order: wire.Order) -> bool:
         """Carry out one order; False when this process must end."""
         if isinstance(order, wire.Prepare):
-            self._prepare(order.model)
-        elif isinstance(order, wire.GiveUp):
-            self._give_up(tuple(self._resident) if order.model is None else (order.model,))
+            return self._prepare(order.model)
+        if isinstance(order, wire.GiveUp):
+            self._residents.give_up(order.model)
         elif isinstance(order, wire.Draw):
-            spec = self._specs[order.model]
-            run = Run(self._line, order, spec.engine, self._cancel)
-            leaving = run.guarded(lambda jobs: self._draw(run, spec, jobs), self._infos.get(order.model))
-            self._cancel.clear()
-            self._line.send(wire.Idle(run=order.run, device=device_info(self._device), leaving=leaving))
-            return not leaving
+            return self._draw(order)
         return True
+
+    def look(self) -> None:
+        """Nothing is ordered: see whether other programs need the device, and tell how much of it is free."""
+        if self._residents.look():
+            return  # it was told already
+        memory = self._device.memory()
+        if abs(memory.free - self._told_free) > NOTABLE * memory.total:
+            self._tell_residents()
 
     def _open(self, name: str, options: EngineOptions) -> None:
         specs = [spec for spec in self._specs.values() if spec.engine == name]
@@ -92,54 +95,37 @@ class Workshop:
         for spec in specs:
             self._infos[spec.key] = engine.describe(spec)
 
-    def _prepare(self, key: str) -> None:
+    def _prepare(self, key: str) -> bool:
         try:
-            self._load(self._specs[key], warm_up=True)
+            self._residents.use(self._specs[key], PRELOADED, warm_up=True)
         except EngineError as error:
             log.exception("preload_failed", model=key, code=error.code)
             self._tell_residents(failed=key, problem=error.message)
+            return not error.poisoned
+        return True
 
-    def _draw(self, run: Run, spec: ModelSpec, jobs: tuple[OfferedJob, ...]) -> None:
-        run.begin(Phase.LOADING, tuple(job.attempt_id for job in jobs))
-        self._load(spec)
-        self._engines[spec.engine].generate(spec, jobs, run.on_event, self._cancel)
+    def _draw(self, order: wire.Draw) -> bool:
+        run = Run(self._line, order, {key: spec.engine for key, spec in self._specs.items()}, self._cancel)
+        leaving = run.guarded(Drawing(self._studio, run).draw, self._infos.get(order.model))
+        self._cancel.clear()
+        if not leaving:
+            self._tell_residents()
+        self._line.send(wire.Idle(run=order.run, device=device_info(self._device), leaving=leaving))
+        return not leaving
 
-    def _load(self, spec: ModelSpec, *, warm_up: bool = False) -> None:
-        """Make a model the most recently used one, making room for it; on the last resort it gets the device alone."""
-        if spec.key in self._resident:
-            self._resident.move_to_end(spec.key)
-            return
-        self._line.send(wire.Loading(model=spec.key))
-        limit = budget(self._device.memory(), host=self._device.kind == "cpu")
-        self._drop(to_evict(self._resident, spec.memory, limit))
-        engine = self._engines[spec.engine]
-        began = time.monotonic()
-        try:
-            size = engine.load(spec, warm_up=warm_up)
-        except EngineError as error:
-            if error.code != "out_of_memory" or not self._resident:
-                raise
-            log.warning("evicting_all", model=spec.key, resident=list(self._resident))
-            self._drop(tuple(self._resident))
-            size = engine.load(spec, warm_up=warm_up)
-        self._resident[spec.key] = size
-        log.info("model_loaded", model=spec.key, bytes=size, seconds=round(time.monotonic() - began, 3))
-        self._tell_residents()
-
-    def _give_up(self, keys: tuple[str, ...]) -> None:
-        self._drop(tuple(key for key in keys if key in self._resident))
-        self._tell_residents()
-
-    def _drop(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            self._engines[self._specs[key].engine].unload(key)
-            del self._resident[key]
-            log.info("model_unloaded", model=key)
+    def _loading(self, model: str, size: int) -> None:
+        self._line.send(wire.Loading(model=model, bytes=size))
 
     def _tell_residents(self, *, failed: str | None = None, problem: str = "") -> None:
+        device = device_info(self._device)
+        self._told_free = device.memory_free
         self._line.send(
             wire.Residents(
-                models=tuple(self._resident), device=device_info(self._device), failed=failed, problem=problem
+                models=self._residents.told(),
+                device=device,
+                batch_limits=self._limits.announced(self._configured),
+                failed=failed,
+                problem=problem,
             )
         )
 
@@ -192,9 +178,19 @@ def main(argv: list[str]) -> int:
         log.error("no_model_usable", problems=ready.problems)
         return wire.UNUSABLE
     line.send(ready)
-    while workshop.obey(orders.get()):
-        pass
-    return 0
+    return serve(workshop, orders, config.memory.look_every)
+
+
+def serve(workshop: Workshop, orders: queue.SimpleQueue[wire.Order], look_every: float) -> int:
+    """Obey orders, and look around between them; returns the exit status when this process must end."""
+    while True:
+        try:
+            order = orders.get(timeout=look_every)
+        except queue.Empty:
+            workshop.look()
+        else:
+            if not workshop.obey(order):
+                return 0
 
 
 if __name__ == "__main__":

@@ -8,32 +8,27 @@ from __future__ import annotations
 import os
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from anime_common.contracts.generator import DeviceInfo
+from anime_generator.memory import NO_MEMORY, Demand, Memory
+from anime_generator.simulated import Simulated
 
 MEMINFO = Path("/proc/meminfo")
+STATM = Path("/proc/self/statm")
 CGROUP = Path("/sys/fs/cgroup")
 CARD_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 """One of them exists wherever torch could find a card: NVIDIA, the same under WSL, AMD."""
 
 
+SPEC = r"auto|cpu|cuda(:\d+)?|simulated(:\d+(:/.+)?)?"
+"""What names a device. The file of a simulated one is described in `simulated.py`."""
+
+
 class DeviceError(Exception):
     """The device named cannot be opened."""
-
-
-class OutOfMemoryError(Exception):
-    """The device has no room for what was asked of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes in all, and bytes free for us now."""
-
-    total: int
-    free: int
 
 
 class Device(Protocol):
@@ -58,11 +53,23 @@ class Device(Protocol):
     def memory(self) -> Memory:
         """Total and free memory now."""
 
+    def held(self) -> int:
+        """Bytes of it that this process holds."""
+
+    def host_memory(self) -> Memory:
+        """The machine's own memory, where weights can wait; none where it is the same as the device's."""
+
+    def release(self) -> None:
+        """Give back what the allocator keeps in reserve."""
+
     def take(self, owner: str, size: int) -> None:
         """Account for memory that real devices account for themselves; raises OutOfMemoryError."""
 
     def give_back(self, owner: str) -> None:
         """Undo `take`."""
+
+    def demand(self, demand: Demand) -> None:
+        """Told before work that takes memory. Real devices find out by themselves; a simulated one may say no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +90,28 @@ class Cpu:
         used = _cgroup_value("memory.current") or 0
         return Memory(limit, max(min(limit - used, machine.free), 0))
 
+    def held(self) -> int:
+        """Physical memory of this process."""
+        try:
+            return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            return 0
+
+    def host_memory(self) -> Memory:
+        """None: weights that wait in this very memory would take as much room as weights in use."""
+        return NO_MEMORY
+
+    def release(self) -> None:
+        """Nothing: the C library decides."""
+
     def take(self, owner: str, size: int) -> None:
         """Nothing: the operating system accounts for it."""
 
     def give_back(self, owner: str) -> None:
         """Nothing: the operating system accounts for it."""
+
+    def demand(self, demand: Demand) -> None:
+        """Nothing: it fails when it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,52 +135,48 @@ class Cuda:
         free, total = torch.cuda.mem_get_info(self.index)
         return Memory(total, free)
 
+    def held(self) -> int:
+        """What torch's allocator has reserved; the driver's own context is not known to it."""
+        import torch
+
+        return int(torch.cuda.memory_reserved(self.index))
+
+    def host_memory(self) -> Memory:
+        """The machine's, within its control group."""
+        return Cpu("host").memory()
+
+    def release(self) -> None:
+        """Hand the allocator's empty blocks back to the driver, where other programs see them."""
+        import torch
+
+        torch.cuda.empty_cache()
+
     def take(self, owner: str, size: int) -> None:
         """Nothing: the driver accounts for it."""
 
     def give_back(self, owner: str) -> None:
         """Nothing: the driver accounts for it."""
 
-
-@dataclass(slots=True)
-class Simulated:
-    """A card that exists in tests only: it has as much memory as it was given, and says no when that is gone."""
-
-    id: str
-    total: int
-    name: str = "simulated card"
-    kind: Literal["simulated"] = "simulated"
-    torch_name: str = "cpu"
-    taken: dict[str, int] = field(default_factory=dict)
-
-    def memory(self) -> Memory:
-        """What is not taken is free."""
-        return Memory(self.total, self.total - sum(self.taken.values()))
-
-    def take(self, owner: str, size: int) -> None:
-        """Note that `owner` uses `size` bytes; raises OutOfMemoryError."""
-        if size > self.memory().free:
-            raise OutOfMemoryError(f"{owner} needs {size} bytes, {self.memory().free} are free")
-        self.taken[owner] = self.taken.get(owner, 0) + size
-
-    def give_back(self, owner: str) -> None:
-        """What `owner` took is free again."""
-        self.taken.pop(owner, None)
+    def demand(self, demand: Demand) -> None:
+        """Nothing: it fails when it fails."""
 
 
 def open_device(spec: str, device_id: str | None = None) -> Device:
-    """The device for `auto`, `cpu`, `cuda`, `cuda:<index>` or `simulated[:<MiB>]`; raises DeviceError.
+    """The device for `auto`, `cpu`, `cuda`, `cuda:<index>` or `simulated[:<MiB>[:<file>]]`; raises DeviceError.
 
     `auto` takes the first card that torch can use, else the CPU. `device_id` overrides the id.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|simulated(:\d+)?", spec):
+    found = re.fullmatch(SPEC, spec)
+    if found is None:
         raise DeviceError(f"there is no device {spec!r}: auto, cpu, cuda, cuda:<index> or simulated:<MiB> are known")
-    kind, _, number = spec.partition(":")
+    kind, _, rest = spec.partition(":")
     if kind == "simulated":
-        return Simulated(device_id or f"simulated-{socket.gethostname()}", int(number or 12288) << 20)
+        size, _, script = rest.partition(":")
+        name = device_id or f"simulated-{socket.gethostname()}"
+        return Simulated(name, int(size or 12288) << 20, script=Path(script) if script else None)
     if kind == "cpu" or (kind == "auto" and not _cuda_usable()):
         return Cpu(device_id or f"cpu-{socket.gethostname()}", name=f"CPU, {os.cpu_count() or 1} cores")
-    return _open_cuda(int(number or 0), device_id)
+    return _open_cuda(int(rest or 0), device_id)
 
 
 def device_info(device: Device) -> DeviceInfo:

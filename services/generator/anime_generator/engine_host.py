@@ -19,13 +19,13 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from anime_common.contracts.vocabulary import Phase
 from anime_generator import wire
 from anime_generator.hearing import Heard, Hearing
+from anime_generator.residency import Tier
 from anime_generator.watchdog import Patience, Watchdog
 
 if TYPE_CHECKING:
-    from anime_common.contracts.generator import DeviceInfo, OfferedJob
+    from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
     from anime_common.contracts.vocabulary import ModelInfo
     from anime_common.messages import Model
 
@@ -75,11 +75,22 @@ class EngineHost:
         self._runs = 0
         self._reason = ""
         self._preloading: set[str] = set()
+        self._unloadable: set[str] = set()
         self.device: DeviceInfo | None = None
         self.models: tuple[ModelInfo, ...] = ()
-        self.resident: tuple[str, ...] = ()
+        self.residency: tuple[ResidentModel, ...] = ()
+        self.batch_limits: dict[str, int] = {}
         self.problems: dict[str, str] = {}
         self.restarts = 0
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """The models that can draw at once, least recently used first."""
+        return tuple(model.key for model in self.residency if model.tier == "device")
+
+    def tier(self, model: str) -> Tier | None:
+        """Where a model's weights lie; None when they must be read from the disk."""
+        return next((Tier(each.tier) for each in self.residency if each.key == model and each.tier), None)
 
     @property
     def usable(self) -> bool:
@@ -153,8 +164,8 @@ class EngineHost:
         settings = jobs[0].settings
         pictures = sum(job.settings.count for job in jobs)
         limit = next((spec.batch_limit for spec in self._options.config.models if spec.key == settings.model), 1)
-        work = settings.width * settings.height * min(pictures, limit)
-        self._watchdog.running(settings.model, work, asyncio.get_running_loop().time())
+        pixels = settings.width * settings.height
+        self._watchdog.running(settings.model, pixels, min(pictures, limit), asyncio.get_running_loop().time())
         self._send(wire.Draw(run=run.number, model=settings.model, jobs=jobs))
         run.sent = True
 
@@ -229,7 +240,7 @@ class EngineHost:
         if isinstance(report, wire.Ready):
             self._on_ready(report)
         elif isinstance(report, wire.Loading):
-            self._watchdog.loading(now)
+            self._watchdog.loading(report.model, report.bytes, now)
         elif isinstance(report, wire.Residents):
             self._on_residents(report, now)
         elif isinstance(report, wire.Idle):
@@ -237,8 +248,10 @@ class EngineHost:
         else:
             if isinstance(report, wire.Stepped):
                 self._watchdog.stepped(now)
-            elif isinstance(report, wire.Began) and report.phase is Phase.SAMPLING:
-                self._watchdog.sampling(now)
+            elif isinstance(report, wire.Began):
+                self._watchdog.began(report.phase, now)
+            elif isinstance(report, wire.Painted):
+                self._watchdog.painted(now)
             else:
                 self._watchdog.other_sign(now)
             if self._run is not None and self._run.number == report.run:
@@ -249,7 +262,8 @@ class EngineHost:
         for model, problem in report.problems.items():
             log.error("model_unavailable", model=model, problem=problem)
         self._watchdog.idle()
-        self._preloading = {model for model in self._options.preload if model not in report.problems}
+        hopeless = self._unloadable | report.problems.keys()
+        self._preloading = {model for model in self._options.preload if model not in hopeless}
         for model in self._options.preload:
             if model in self._preloading:
                 self._send(wire.Prepare(model=model))
@@ -257,12 +271,13 @@ class EngineHost:
         self._changed()
 
     def _on_residents(self, report: wire.Residents, now: float) -> None:
-        self.device, self.resident = report.device, report.models
+        self.device, self.residency, self.batch_limits = report.device, report.models, report.batch_limits
         if report.failed is not None:
             self.problems[report.failed] = report.problem
             self._preloading.discard(report.failed)
-        self._preloading.difference_update(report.models)
-        for model in report.models:
+            self._unloadable.add(report.failed)  # a job may try it again, a new process need not
+        self._preloading.difference_update(self.resident)
+        for model in self.resident:
             self.problems.pop(model, None)
         if self._run is None:
             self._watchdog.idle()
@@ -309,7 +324,7 @@ class EngineHost:
     def _gone(self) -> None:
         self._usable.clear()
         self._watchdog.idle()
-        self.resident = ()
+        self.residency, self.batch_limits = (), {}
         self._changed()
 
     async def _ended(self, process: asyncio.subprocess.Process) -> int:

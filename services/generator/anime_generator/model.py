@@ -38,6 +38,7 @@ from anime_common.contracts.vocabulary import AttemptProgress, Phase, StagedOutp
 
 if TYPE_CHECKING:
     from anime_common.contracts.generator import Action
+    from anime_common.contracts.vocabulary import Settings
 
 REMEMBERED = 2048
 """How many attempts are remembered after their end, so that a late repeat of an offer does not run twice."""
@@ -141,13 +142,14 @@ Decision = tuple[Worker, tuple[Effect, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """How an attempt came to its pictures; `timings` are seconds a phase."""
+    """How an attempt came to its pictures; `timings` are seconds a phase, `settings` what was used if not as asked."""
 
     engine: str
     device: str
     outputs: tuple[StagedOutput, ...]
     timings: dict[Phase, float]
     warnings: tuple[str, ...] = ()
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ def finish(worker: Worker, attempt_id: UUID, made: Made, now: datetime) -> Decis
         **_who(worker, found),
         engine=made.engine,
         device=made.device,
-        settings=found.job.settings,
+        settings=made.settings or found.job.settings,
         outputs=made.outputs,
         timings=made.timings,
         warnings=made.warnings,
@@ -272,6 +274,7 @@ def fail(worker: Worker, attempt_id: UUID, failure: Failure, now: datetime) -> D
         message=failure.message,
         retryable=failure.retryable or not failure.lone,
         counts=failure.lone,
+        reached=found.progress.reached(),
         failed_at=now,
     )
     return _to_stage(worker, found, Stage.REPORTING), (Report(fact),)
@@ -282,7 +285,13 @@ def stopped(worker: Worker, attempt_id: UUID, outputs: tuple[StagedOutput, ...],
     found = _in_work(worker, attempt_id)
     if found is None:
         return worker, ()
-    fact = AttemptCancelled(**_who(worker, found), settings=found.job.settings, outputs=outputs, cancelled_at=now)
+    fact = AttemptCancelled(
+        **_who(worker, found),
+        settings=found.job.settings,
+        outputs=outputs,
+        reached=found.progress.reached(),
+        cancelled_at=now,
+    )
     return _to_stage(worker, found, Stage.REPORTING), (Report(fact),)
 
 

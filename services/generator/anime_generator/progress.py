@@ -13,6 +13,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from anime_common.contracts.vocabulary import AttemptProgress, Phase
+from anime_generator.residency import Tier
+from anime_generator.sizes import size_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,39 +41,57 @@ class Costs:
 
 
 class History:
-    """What phases took, by model: costs a pixel for steps, decoding and saving, plain seconds for the rest."""
+    """What phases took, by model and class of sizes: costs a pixel for steps, decoding and saving, plain seconds for
+    encoding, and for loading by where the weights came from. A new size is judged by the nearest one.
+    """
 
     WEIGHT = 0.3
     """Of the newest run in the running mean."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Costs] = {}
+        self._known: dict[str, dict[int, Costs]] = {}
+        self._loading: dict[tuple[str, Tier | None], float] = {}
 
-    def costs(self, model: str, pixels: int) -> Costs:
-        """What to expect of a picture with that many pixels."""
+    def costs(self, model: str, pixels: int, source: Tier | None = None) -> Costs:
+        """What to expect of a picture with that many pixels; `source` is where the weights lie, None is the disk."""
+        loading = self._loading.get((model, source), 0.0)
         known = self._known.get(model)
         if known is None:
-            return Costs()
-        return replace(known, step=known.step * pixels, decoding=known.decoding * pixels, saving=known.saving * pixels)
+            return Costs(loading=loading)
+        nearest = known[min(known, key=lambda size: abs(size - size_class(pixels)))]
+        return replace(
+            nearest,
+            loading=loading,
+            step=nearest.step * pixels,
+            decoding=nearest.decoding * pixels,
+            saving=nearest.saving * pixels,
+        )
 
     def learn(
-        self, model: str, pixels: int, *, pictures: int, step: float | None, cold: bool, timings: Mapping[Phase, float]
+        self,
+        model: str,
+        pixels: int,
+        *,
+        pictures: int,
+        step: float | None,
+        timings: Mapping[Phase, float],
+        source: Tier | None = None,
     ) -> None:
-        """Remember a finished attempt: seconds a phase for its `pictures`, and the mean length of its steps.
-
-        `cold` is whether the model had to be loaded for it.
-        """
-        known = self._known.get(model)
+        """Remember a finished attempt: seconds a phase for its `pictures`, and the mean length of its steps."""
+        if source is not Tier.DEVICE:
+            seconds = timings.get(Phase.LOADING, 0.0)
+            before = self._loading.get((model, source), seconds)
+            self._loading[model, source] = before + (seconds - before) * self.WEIGHT
         share = 1 / (pixels * max(pictures, 1))
         seen = Costs(
-            loading=timings.get(Phase.LOADING, 0.0) if cold else (known or Costs()).loading,
             encoding=timings.get(Phase.ENCODING, 0.0),
             step=(step if step is not None else timings.get(Phase.SAMPLING, 0.0)) / pixels,
             decoding=timings.get(Phase.DECODING, 0.0) * share,
             saving=timings.get(Phase.SAVING, 0.0) * share,
             measured=True,
         )
-        self._known[model] = seen if known is None else _mean(known, seen, self.WEIGHT)
+        sizes = self._known.setdefault(model, {})
+        sizes[size_class(pixels)] = _mean(sizes.get(size_class(pixels), seen), seen, self.WEIGHT)
 
 
 def _mean(old: Costs, new: Costs, weight: float) -> Costs:
@@ -79,7 +99,6 @@ def _mean(old: Costs, new: Costs, weight: float) -> Costs:
         return before + (after - before) * weight
 
     return Costs(
-        loading=between(old.loading, new.loading) if old.loading else new.loading,
         encoding=between(old.encoding, new.encoding),
         step=between(old.step, new.step),
         decoding=between(old.decoding, new.decoding),

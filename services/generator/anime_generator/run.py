@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from anime_generator.registry import settings_problem
 
 if TYPE_CHECKING:
     from anime_common.contracts.generator import OfferedJob
-    from anime_common.contracts.vocabulary import ModelInfo
+    from anime_common.contracts.vocabulary import ModelInfo, Settings
     from anime_generator.engines.protocol import EngineEvent, Picture
     from anime_generator.line import Cancellations, Line
 
@@ -26,19 +26,43 @@ log = structlog.get_logger(__name__)
 
 
 class Run:
-    """One run: turns what the engine tells into reports, and gives every attempt exactly one end."""
+    """One run: turns what the engine tells into reports, and gives every attempt exactly one end.
 
-    def __init__(self, line: Line, order: wire.Draw, engine: str, cancel: Cancellations) -> None:
+    `engines` are the engines' names by model. `note` is a warning that goes with every picture painted from now on.
+    """
+
+    def __init__(self, line: Line, order: wire.Draw, engines: Mapping[str, str], cancel: Cancellations) -> None:
         self._line = line
         self._run = order.run
-        self._engine = engine
-        self._cancel = cancel
+        self._engines = engines
+        self.cancel = cancel
         self._open = {job.attempt_id: job for job in order.jobs}
-        self._painted: dict[UUID, int] = defaultdict(int)
+        self._painted: dict[UUID, set[int]] = defaultdict(set)
         self._warnings: dict[UUID, tuple[str, ...]] = defaultdict(tuple)
+        self._used: dict[UUID, Settings] = {}
+        self.note = ""
         self._timings: dict[Phase, float] = defaultdict(float)
         self._phase = Phase.LOADING
         self._since = time.perf_counter()
+
+    @property
+    def phase(self) -> Phase:
+        """What the run does now, or did when it failed."""
+        return self._phase
+
+    @property
+    def done(self) -> frozenset[tuple[UUID, int]]:
+        """The pictures that are painted, as (attempt, index)."""
+        return frozenset((attempt_id, index) for attempt_id, indexes in self._painted.items() for index in indexes)
+
+    def left(self, jobs: tuple[OfferedJob, ...]) -> tuple[OfferedJob, ...]:
+        """Those of the jobs that have not ended and are still wanted, as they are to be drawn now."""
+        ids = (job.attempt_id for job in jobs)
+        return tuple(self._open[each] for each in ids if each in self._open and not self.cancel.asked(each))
+
+    def pictures(self, jobs: tuple[OfferedJob, ...]) -> int:
+        """How many pictures of these jobs are still to be painted."""
+        return sum(job.settings.count - len(self._painted[job.attempt_id]) for job in jobs)
 
     def guarded(self, draw: Callable[[tuple[OfferedJob, ...]], None], info: ModelInfo | None) -> bool:
         """Draw whatever can be drawn and end every attempt; True when this process must be replaced."""
@@ -73,17 +97,41 @@ class Run:
         elif isinstance(event, Previewed):
             self._line.send(wire.Preview(run=self._run, attempt_id=event.picture.attempt_id), event.jpeg)
         elif isinstance(event, Warned):
-            self._warnings[event.attempt_id] += (event.text,)
+            self._warn(event.attempt_id, event.text)
         else:
             self._save(event)
+
+    def fail(self, job: OfferedJob, error: EngineError) -> None:
+        """A job that was tried alone cannot be drawn."""
+        if job.attempt_id in self._open:
+            self._end(job.attempt_id, "failed", error)
+
+    def substitute(self, job: OfferedJob, model: str, reason: str) -> OfferedJob:
+        """From now on a job is drawn with another model. What is painted already stays, and its maker too."""
+        changed = job.model_copy(update={"settings": job.settings.model_copy(update={"model": model})})
+        self._open[job.attempt_id] = changed
+        if painted := self._painted[job.attempt_id]:
+            drawn = ", ".join(str(index + 1) for index in range(job.settings.count) if index not in painted)
+            reason = f"{reason} (of the pictures: {drawn})"
+        else:
+            self._used[job.attempt_id] = changed.settings
+        self._warn(job.attempt_id, reason)
+        return changed
+
+    def _warn(self, attempt_id: UUID, text: str) -> None:
+        if text not in self._warnings[attempt_id]:
+            self._warnings[attempt_id] += (text,)
 
     def _save(self, event: Drawn) -> None:
         picture: Picture = event.picture
         job = self._open[picture.attempt_id]
         before = self._phase
         self._clock(Phase.SAVING)
+        if self.note:
+            self._warn(picture.attempt_id, self.note)
         warnings = self._warnings[picture.attempt_id]
-        data = encode_png(event.image, job, picture, engine=self._engine, warnings=warnings)
+        engine = self._engines[job.settings.model]
+        data = encode_png(event.image, job, picture, engine=engine, warnings=warnings)
         width, height = event.image.size
         painted = wire.Painted(
             run=self._run,
@@ -95,8 +143,8 @@ class Run:
         )
         self._line.send(painted, data)
         self._clock(before)
-        self._painted[picture.attempt_id] += 1
-        if self._painted[picture.attempt_id] == job.settings.count:
+        self._painted[picture.attempt_id].add(picture.index)
+        if len(self._painted[picture.attempt_id]) == job.settings.count:
             self._end(picture.attempt_id, "painted")
 
     def _refuse(self, info: ModelInfo | None) -> None:
@@ -110,7 +158,7 @@ class Run:
     def _end_all(self, error: EngineError) -> None:
         lone = len(self._open) == 1
         for attempt_id in tuple(self._open):
-            if self._cancel.asked(attempt_id):
+            if self.cancel.asked(attempt_id):
                 self._end(attempt_id, "cancelled")
             else:
                 self._end(attempt_id, "failed", error, lone=lone)
@@ -132,6 +180,7 @@ class Run:
                 outcome=outcome,
                 timings={phase: round(seconds, 4) for phase, seconds in self._timings.items()},
                 warnings=self._warnings[attempt_id],
+                settings=self._used.get(attempt_id),
                 code=error.code if error else "",
                 message=error.message if error else "",
                 retryable=error.retryable if error else False,

@@ -20,6 +20,7 @@ from anime_generator import metrics, model, wire
 from anime_generator.feed import Feed
 from anime_generator.model import Attempt, Failure, Made, Stage
 from anime_generator.progress import History, Tracker
+from anime_generator.residency import Tier
 from anime_generator.staging import NotOurs, Staging, StagingFailed
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ MAX_SAVING = 64
 
 @dataclass(slots=True)
 class _Work:
-    """One attempt of the run in hand."""
+    """One attempt of the run in hand; `source` is where the model's weights lay when it began."""
 
     attempt: Attempt
     feed: Feed
+    source: Tier | None
     staging: list[asyncio.Task[StagedOutput]] = field(default_factory=list)
     saving: float = 0.0
 
@@ -79,16 +81,17 @@ class Runner:
         ids = tuple(attempt.id for attempt in attempts)
         with span("generate", traceparent=attempts[0].traceparent, model=settings.model, engine=engine):
             self._desk.apply(model.begin(self._desk.worker, ids, engine, datetime.now(UTC)))
-            work = {attempt.id: _Work(attempt, self._feed(attempt)) for attempt in attempts}
+            source = self._host.tier(settings.model)
+            work = {attempt.id: _Work(attempt, self._feed(attempt, source), source) for attempt in attempts}
             for each in work.values():
                 await each.feed.tell()
             async for heard in self._host.draw(tuple(attempt.job for attempt in attempts)):
                 await self._on_heard(work, heard)
 
-    def _feed(self, attempt: Attempt) -> Feed:
+    def _feed(self, attempt: Attempt, source: Tier | None) -> Feed:
         settings = attempt.job.settings
-        costs = self._history.costs(settings.model, settings.width * settings.height)
-        cold = settings.model not in self._host.resident
+        costs = self._history.costs(settings.model, settings.width * settings.height, source)
+        cold = source is not Tier.DEVICE
         tracker = Tracker(attempt.job.job_id, attempt.id, settings.count, settings.steps, costs, cold=cold)
         return Feed(self._bus, self._desk, tracker, self._spawn)
 
@@ -167,22 +170,24 @@ class Runner:
             self._desk.apply(model.finish(self._desk.worker, attempt_id, made, datetime.now(UTC)))
 
     def _made(self, each: _Work, ended: wire.Ended, outputs: tuple[StagedOutput, ...]) -> Made:
-        settings = each.attempt.job.settings
+        settings = ended.settings or each.attempt.job.settings
         timings = dict(ended.timings)
         timings[Phase.SAVING] = round(timings.get(Phase.SAVING, 0.0) + each.saving, 4)
-        self._history.learn(
-            settings.model,
-            settings.width * settings.height,
-            pictures=len(outputs),
-            step=each.feed.tracker.step_seconds(),
-            cold=each.feed.tracker.cold,
-            timings=timings,
-        )
+        if ended.settings is None:  # else the times are those of two models
+            self._history.learn(
+                settings.model,
+                settings.width * settings.height,
+                pictures=len(outputs),
+                step=each.feed.tracker.step_seconds(),
+                timings=timings,
+                source=each.source,
+            )
         metrics.PICTURES.labels(model=settings.model).inc(len(outputs))
         for phase, seconds in timings.items():
             metrics.PHASE_SECONDS.labels(model=settings.model, phase=phase).observe(seconds)
         device = self._host.device.name if self._host.device else ""
-        return Made(self._engines.get(settings.model, ""), device, outputs, timings, ended.warnings)
+        engine = self._engines.get(settings.model, "")
+        return Made(engine, device, outputs, timings, ended.warnings, ended.settings)
 
     def _give_back(self, reason: str) -> None:
         waiting = [attempt.id for attempt in self._desk.worker.in_stage(Stage.WAITING)]

@@ -10,9 +10,11 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from anime_common.settings import ServiceSettings
+from anime_generator.device import SPEC
 from anime_generator.engines import ENGINES
 from anime_generator.registry import RegistryError, load_registry
 from anime_generator.watchdog import Patience
+from anime_generator.wire import MemoryRules
 
 
 def default_worker() -> str:
@@ -26,7 +28,7 @@ class GeneratorSettings(ServiceSettings):
     worker: str = Field(
         default_factory=default_worker, pattern=r"^[a-z0-9_-]{1,32}$", description="This worker's name; unique."
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:<index> or simulated:<MiB>.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:<index> or simulated:<MiB>[:<fault file>].")
     device_id: str | None = Field(
         None, description="Id of the card, the same for all workers on it; default: its UUID."
     )
@@ -43,9 +45,21 @@ class GeneratorSettings(ServiceSettings):
     generator_embedding_cache: int = Field(64, ge=0, description="Prompt embeddings to keep, in MB.")
     generator_preview_every: int = Field(3, ge=1, le=50, description="A preview every so many steps.")
     generator_preview_size: int = Field(256, ge=32, le=1024, description="Longer side of previews in pixels.")
+    generator_host_cache: int | None = Field(
+        None, ge=0, description="Models that leave the card wait in so many MB of memory; default: a quarter of it."
+    )
+    generator_yield_below: float = Field(
+        5.0, ge=0, lt=100, description="Percent of the card free below which idle models are given up; 0: never."
+    )
+    generator_yield_until: float = Field(10.0, ge=0, lt=100, description="Percent of the card to make free then.")
+    generator_yield_calm: float = Field(
+        60.0, ge=0, description="Time with room on the card before preloaded models that were given up come back."
+    )
+    generator_look_every: float = Field(2.0, gt=0, description="Time between two looks at the card while idle.")
     generator_engine_delay: float = Field(0.2, gt=0, description="Wait before a lost engine process is replaced.")
     watchdog_start: float = Field(180.0, gt=0, description="Longest start of the engine process.")
-    watchdog_load: float = Field(600.0, gt=0, description="Longest load of a model.")
+    watchdog_load: float = Field(120.0, gt=0, description="Longest load of a model, beside what its bytes take.")
+    watchdog_load_rate: float = Field(10.0, gt=0, description="MB a second at which the slowest disk loads a model.")
     watchdog_step: float = Field(300.0, gt=0, description="Longest step, before steps of the model were measured.")
     watchdog_floor: float = Field(20.0, gt=0, description="A measured step may take this long at least.")
     watchdog_factor: float = Field(20.0, ge=2, description="A measured step may take so many times as long.")
@@ -53,7 +67,7 @@ class GeneratorSettings(ServiceSettings):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|simulated(:\d+)?", value):
+        if not re.fullmatch(SPEC, value):
             raise ValueError("must be auto, cpu, cuda, cuda:<index> or simulated:<MiB>")
         return value
 
@@ -66,11 +80,22 @@ class GeneratorSettings(ServiceSettings):
             raise ValueError(str(error)) from error
         return value
 
+    def memory_rules(self) -> MemoryRules:
+        """What the engine process needs to share the card with other programs."""
+        return MemoryRules(
+            host_cache=None if self.generator_host_cache is None else self.generator_host_cache << 20,
+            low=self.generator_yield_below / 100,
+            high=max(self.generator_yield_until, self.generator_yield_below) / 100,
+            calm=self.generator_yield_calm,
+            look_every=self.generator_look_every,
+        )
+
     def patience(self) -> Patience:
         """What the watchdog of the engine process needs."""
         return Patience(
             start=self.watchdog_start,
             load=self.watchdog_load,
+            load_rate=self.watchdog_load_rate * (1 << 20),
             step=self.watchdog_step,
             floor=self.watchdog_floor,
             factor=self.watchdog_factor,

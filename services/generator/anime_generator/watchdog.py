@@ -1,26 +1,45 @@
 """When silence of the engine process means that it hangs. Pure: time is an argument, in seconds.
 
-A step that is slow on this machine is told from one that never ends by what steps of the same model have taken: the
-unit of work is one pixel of one picture through one denoising step.
+Work that is slow on this machine is told from work that never ends by what the same model's work has taken. Each kind
+of work has a measure of its own: a step by the pixels of its pass, the first step of a run (which may compile, or warm
+up a card) likewise but apart, a decoded picture by its pixels, encoding by itself; loading by the model's bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+from anime_common.contracts.vocabulary import Phase
+
+FADING = 0.98
+"""The slowest counts, fading slowly: contention comes in bursts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds to wait for a sign of life: to start, to load a model, for a step whose length is not known yet.
+    """Seconds to wait for a sign of life: to start, to load a model, for work whose length is not known yet.
 
-    A step whose length is known may take `factor` times as long, but never less than `floor`.
+    Loading may take what its bytes take at `load_rate` bytes a second besides. Work whose length is known may take
+    `factor` times as long, but never less than `floor`.
     """
 
     start: float = 180.0
-    load: float = 600.0
+    load: float = 120.0
+    load_rate: float = 10.0 * (1 << 20)
     step: float = 300.0
     floor: float = 20.0
     factor: float = 20.0
+
+
+class Work(StrEnum):
+    """What a sign of life is due of."""
+
+    ENCODING = "encoding"
+    FIRST_STEP = "first step"
+    STEP = "step"
+    DECODING = "decoding"
+    OTHER = "other"
 
 
 @dataclass(slots=True)
@@ -29,48 +48,70 @@ class Watchdog:
 
     patience: Patience
     deadline: float | None = None
-    _rates: dict[str, float] = field(default_factory=dict)
+    _rates: dict[tuple[str, Work], float] = field(default_factory=dict)
     _model: str = ""
-    _work: float = 1.0
-    _last_step: float | None = None
+    _pixels: float = 1.0
+    _width: float = 1.0
+    _doing: Work = Work.OTHER
+    _since: float | None = None
 
     def starting(self, now: float) -> None:
         """The process was started."""
         self.deadline = now + self.patience.start
 
-    def loading(self, now: float) -> None:
-        """A model is being loaded."""
-        self.deadline = now + self.patience.load
+    def loading(self, model: str, size: int, now: float) -> None:
+        """A model of so many bytes is being loaded; in a run it is the one that draws from now on."""
+        self._model, self._doing, self._since = model, Work.OTHER, None
+        self.deadline = now + self.patience.load + size / self.patience.load_rate
 
-    def running(self, model: str, work: float, now: float) -> None:
-        """A run was ordered; `work` is the pixels of one forward pass."""
-        self._model, self._work, self._last_step = model, max(work, 1.0), None
-        self.deadline = now + self.patience.step
+    def running(self, model: str, pixels: float, width: int, now: float) -> None:
+        """A run was ordered of pictures with so many pixels, at most `width` in one forward pass."""
+        self._model, self._pixels, self._width = model, max(pixels, 1.0), max(width, 1)
+        self._expect(Work.OTHER, now)
 
-    def sampling(self, now: float) -> None:
-        """The first step is due."""
-        self._last_step = now
-        self.deadline = now + self._allowance()
+    def began(self, phase: Phase, now: float) -> None:
+        """A phase of the run begins; the one before it is over."""
+        if self._doing is Work.ENCODING:
+            self._learn(now)
+        work = {Phase.ENCODING: Work.ENCODING, Phase.SAMPLING: Work.FIRST_STEP, Phase.DECODING: Work.DECODING}
+        self._expect(work.get(phase, Work.OTHER), now)
 
     def stepped(self, now: float) -> None:
         """A step is done: learn its length."""
-        if self._last_step is not None:
-            rate = (now - self._last_step) / self._work
-            known = self._rates.get(self._model)
-            # The slowest counts, fading slowly: contention comes in bursts.
-            self._rates[self._model] = rate if known is None else max(rate, 0.98 * known)
-        self.sampling(now)
+        self._learn(now)
+        self._expect(Work.STEP, now)
+
+    def painted(self, now: float) -> None:
+        """A picture is decoded and saved."""
+        self._learn(now)
+        self._expect(Work.DECODING, now)
 
     def other_sign(self, now: float) -> None:
-        """Some other sign of life within a run: encoding, decoding and saving have no measure."""
-        self.deadline = now + self.patience.step
+        """Some other sign of life within a run, which ends nothing that has a measure."""
+        if self.deadline is not None and self._doing is Work.OTHER:
+            self._expect(Work.OTHER, now)
 
     def idle(self) -> None:
         """Nothing is expected."""
-        self.deadline = None
+        self.deadline, self._since = None, None
 
-    def _allowance(self) -> float:
-        known = self._rates.get(self._model)
-        if known is None:
-            return self.patience.step
-        return max(self.patience.floor, self.patience.factor * known * self._work)
+    def _expect(self, work: Work, now: float) -> None:
+        self._doing, self._since = work, now
+        known = self._rates.get((self._model, work))
+        if work is Work.OTHER or known is None:
+            self.deadline = now + self.patience.step
+        else:
+            self.deadline = now + max(self.patience.floor, self.patience.factor * known * self._measure(work))
+
+    def _learn(self, now: float) -> None:
+        """What was in hand has taken until now."""
+        if self._since is None or self._doing is Work.OTHER:
+            return
+        key = (self._model, self._doing)
+        rate = (now - self._since) / self._measure(self._doing)
+        self._rates[key] = max(rate, FADING * self._rates.get(key, 0.0))
+
+    def _measure(self, work: Work) -> float:
+        if work is Work.ENCODING:
+            return 1.0
+        return self._pixels * (1.0 if work is Work.DECODING else self._width)

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from anime_common.contracts.generator import DeviceInfo, OfferedJob
-from anime_common.contracts.vocabulary import ModelInfo, Phase
+from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
+from anime_common.contracts.vocabulary import ModelInfo, Phase, Settings
 from anime_common.messages import Model
 from anime_generator.registry import ModelSpec
 
@@ -29,6 +29,19 @@ class WireError(Exception):
     """The other side does not speak this protocol."""
 
 
+class MemoryRules(Model):
+    """How memory is to be shared: bytes of the machine's memory for weights that wait there (none: a quarter of it),
+    shares of the device below which idle models are given up and until which, seconds between two looks, and seconds
+    of room before preloaded models come back.
+    """
+
+    host_cache: int | None = None
+    low: float = 0.05
+    high: float = 0.1
+    calm: float = 60.0
+    look_every: float = 2.0
+
+
 class Configure(Model):
     """First of all: which device, which models, how engines shall behave. Cache in bytes, previews in pixels."""
 
@@ -39,6 +52,7 @@ class Configure(Model):
     embedding_cache: int
     preview_every: int
     preview_size: int
+    memory: MemoryRules = MemoryRules()
 
 
 class Prepare(Model):
@@ -84,18 +98,23 @@ class Ready(Model):
 
 
 class Loading(Model):
-    """A model is being loaded; nothing else will be heard until that is done."""
+    """A model of so many bytes is being loaded; nothing else will be heard until that is done."""
 
     type: Literal["loading"] = "loading"
     model: str
+    bytes: int = 0
 
 
 class Residents(Model):
-    """What lies in memory now. `failed` and `problem` say which model could not be loaded, and why."""
+    """What lies in memory now, and how many pictures fit into a pass where that differs from the registry.
+
+    `failed` and `problem` say which model could not be loaded, and why.
+    """
 
     type: Literal["residents"] = "residents"
-    models: tuple[str, ...]
+    models: tuple[ResidentModel, ...]
     device: DeviceInfo
+    batch_limits: dict[str, int] = Field(default_factory=dict)
     failed: str | None = None
     problem: str = ""
 
@@ -142,7 +161,8 @@ class Painted(Model):
 class Ended(Model):
     """An attempt is over as far as the engine is concerned. `timings` are seconds a phase of its run.
 
-    `lone` is whether it ran alone, so that a failure can be laid at its door.
+    `lone` is whether it ran alone, so that a failure can be laid at its door. `settings` are what was used when that
+    is not what was asked for.
     """
 
     type: Literal["ended"] = "ended"
@@ -151,6 +171,7 @@ class Ended(Model):
     outcome: Literal["painted", "cancelled", "failed"]
     timings: dict[Phase, float] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    settings: Settings | None = None
     code: str = ""
     message: str = ""
     retryable: bool = False

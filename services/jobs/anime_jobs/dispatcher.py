@@ -27,6 +27,7 @@ from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Unavailable
 from anime_jobs import line, metrics, roster, store
 from anime_jobs.changes import advance, outgoing
+from anime_jobs.consumers import Consumers
 from anime_jobs.fleet import Attention, Fleet, View, free_workers, judge
 from anime_jobs.model import DeadlinePassed, Dispatch, ModelAnnounced, OfferFenced, OfferRepeated, Record, WorkerLost
 from anime_jobs.scheduler import PlannedOffer, plan
@@ -68,6 +69,7 @@ class Dispatcher:
     _stored: dict[str, tuple[UUID, float, int]] = field(default_factory=dict)
     _facts: _Facts = field(default_factory=_Facts)
     _attention: Attention = field(init=False)
+    _consumers: Consumers = field(init=False)
     _start_tail: tuple[str, int] = ("", 0)
     _since: float = 0.0
     _applied: float = 0.0
@@ -76,6 +78,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._attention = Attention(self.ledger.settings.worker_lost_after / 2)
+        self._consumers = Consumers(self.bus, self.ledger.settings)
 
     def wake(self) -> None:
         """Something has changed."""
@@ -91,7 +94,9 @@ class Dispatcher:
         if received.subject != heartbeat.subject_for():
             log.warning("bad_heartbeat", subject=received.subject, error=f"names the worker {heartbeat.worker}")
             return
-        self.fleet.hear(heartbeat, asyncio.get_running_loop().time(), datetime.now(UTC))
+        now = asyncio.get_running_loop().time()
+        self.fleet.hear(heartbeat, now, datetime.now(UTC))
+        self.fleet.forget_before(now - self.ledger.settings.worker_forget_after)
         self.wake()
 
     def topology_changed(self) -> None:
@@ -106,6 +111,9 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         self._since, self._stored, self._applied = loop.time(), {}, 0.0
         self._start_tail = ("", 0)
+        for row in await roster.workers(connection):
+            if row["worker"] not in self.fleet.seen:
+                self.fleet.remember(Heartbeat.model_validate(row["heartbeat"]))
         while True:
             self._wake.clear()
             began = loop.time()
@@ -141,6 +149,8 @@ class Dispatcher:
         for order in verdict.orders:
             await self.bus.tell(order)
         await self._tell_queue(connection)
+        for worker in await self._consumers.forget_absent(connection):
+            self._stored.pop(worker, None)
         await self._prune(connection)
 
     async def _apply_topology(self) -> None:
@@ -149,16 +159,11 @@ class Dispatcher:
             return
         try:
             await provision.apply(self.bus, ack_wait=self.ledger.settings.ack_wait)
-            for worker in self.fleet.seen:
-                await self._ensure_consumer(worker)
+            await self._consumers.ensure_present(self.fleet)
         except (Unavailable, ApiError) as error:
             log.warning("topology_not_applied", error=str(error))
             return
         self._applied = loop.time()
-
-    async def _ensure_consumer(self, worker: str) -> None:
-        consumer = topology.worker_consumer(worker)
-        await provision.ensure_consumer(self.bus, consumer, ack_wait=self.ledger.settings.ack_wait)
 
     async def _read_facts(self) -> None:
         """Learn how far our consumer of facts is; on failure nothing counts as seen."""
@@ -193,26 +198,26 @@ class Dispatcher:
 
     async def _store_heartbeats(self, connection: store.Connection, news: frozenset[str]) -> None:
         loop = asyncio.get_running_loop()
-        for worker in news:
-            heartbeat = self.fleet.seen[worker].heartbeat
+        heard = {worker: seen.heartbeat for worker, seen in self.fleet.seen.items() if worker in news}
+        for worker, heartbeat in heard.items():
             models = hash(heartbeat.models)
             known = self._stored.get(worker)
             same = known is not None and known[0] == heartbeat.incarnation and known[2] == models
             if same and known is not None and loop.time() - known[1] < STORE_HEARTBEAT and not heartbeat.goodbye:
                 continue
+            if await roster.lost_among(connection, [heartbeat.incarnation]):
+                continue
             try:
-                await self._ensure_consumer(worker)
+                await self._consumers.ensure(worker)
             except (Unavailable, ApiError) as error:
                 log.warning("worker_consumer_missing", worker=worker, error=str(error))
                 self.fleet.news.add(worker)
                 continue
-            lost = await roster.lost_among(connection, [heartbeat.incarnation])
-            if not lost:
-                async with connection.transaction():
-                    await roster.keep_worker(connection, heartbeat, "gone" if heartbeat.goodbye else "live")
-                    if known is None or known[2] != models:
-                        await roster.announce(connection, heartbeat.models)
-                self._stored[worker] = (heartbeat.incarnation, loop.time(), models)
+            async with connection.transaction():
+                await roster.keep_worker(connection, heartbeat, "gone" if heartbeat.goodbye else "live")
+                if known is None or known[2] != models:
+                    await roster.announce(connection, heartbeat.models)
+            self._stored[worker] = (heartbeat.incarnation, loop.time(), models)
 
     async def _view(
         self, connection: store.Connection, known: dict[str, UUID], active: Sequence[Record], news: frozenset[str]

@@ -8,11 +8,12 @@ from datetime import datetime
 from uuid import UUID
 
 from anime_common.contracts.generator import AbandonAttempt, CancelAttempt, Control, Heartbeat, HeldAttempt, Renew
-from anime_common.contracts.vocabulary import JobState
+from anime_common.contracts.vocabulary import JobState, Reached
 from anime_jobs.model import Adopted, OfferFenced, OfferRepeated, Record, WorkerLost
 from anime_jobs.scheduler import Worker
 
 OWNED = (JobState.DISPATCHED, JobState.RUNNING)
+MAX_TOLD = 4096
 IN_HAND = (JobState.DISPATCHED, JobState.RUNNING, JobState.FILING)
 
 
@@ -27,12 +28,16 @@ class Seen:
 
 @dataclass(slots=True)
 class Fleet:
-    """The last heartbeat of each worker, which are news, who said goodbye, and who rests until when."""
+    """The last heartbeat of each worker, which are news, who said goodbye, and who rests until when.
+
+    `told` is how far attempts were when a heartbeat listed them last; of the newest `MAX_TOLD`.
+    """
 
     seen: dict[str, Seen] = field(default_factory=dict)
     news: set[str] = field(default_factory=set)
     goodbyes: set[UUID] = field(default_factory=set)
     rests: dict[str, datetime] = field(default_factory=dict)
+    told: dict[UUID, Reached] = field(default_factory=dict)
 
     def hear(self, heartbeat: Heartbeat, at: float, received: datetime) -> None:
         """Take a heartbeat; one that was sent before the last one of the same incarnation is stale and dropped."""
@@ -45,8 +50,31 @@ class Fleet:
                 return
         if heartbeat.goodbye:
             self.goodbyes.add(heartbeat.incarnation)
+        self.remember(heartbeat)
         self.news.add(heartbeat.worker)
         self.seen[heartbeat.worker] = Seen(heartbeat, at, received)
+
+    def remember(self, heartbeat: Heartbeat) -> None:
+        """Keep how far the attempts of a heartbeat are; the newest of an attempt is the last one remembered."""
+        for held in heartbeat.attempts:
+            self.told.pop(held.attempt_id, None)
+            self.told[held.attempt_id] = held.reached()
+        while len(self.told) > MAX_TOLD:
+            del self.told[next(iter(self.told))]
+
+    def lost(self, record: Record, reason: str, *, counts: bool) -> WorkerLost:
+        """The attempt of a job is lost, as far as it had come."""
+        reached = self.told.get(record.job.attempt_id) if record.job.attempt_id is not None else None
+        return WorkerLost(reason, counts, reached)
+
+    def forget_before(self, at: float) -> None:
+        """Forget the workers that were not heard since that monotonic time, and that they said goodbye."""
+        for worker, seen in list(self.seen.items()):
+            if seen.at < at:
+                del self.seen[worker]
+                self.news.discard(worker)
+                self.rests.pop(worker, None)
+                self.goodbyes.discard(seen.heartbeat.incarnation)
 
     def held(self, record: Record) -> HeldAttempt | None:
         """What the owner of a job says about its current attempt."""
@@ -141,12 +169,12 @@ def _judge_attempt(record: Record, gone: frozenset[UUID], known: Mapping[str, UU
     job = record.job
     worker = job.worker or ""
     if record.incarnation in gone:
-        return WorkerLost(f"the worker {worker} was lost", counts=job.state is JobState.RUNNING)
+        return view.fleet.lost(record, f"the worker {worker} was lost", counts=job.state is JobState.RUNNING)
     seen = view.fleet.seen.get(worker)
     if seen is None:
         # Nobody is waited for in its place: the worker left, or came back as another, before we began to listen.
         replaced = known.get(worker) != record.incarnation and view.now - view.deaf_until > view.lost_after
-        return WorkerLost(f"the worker {worker} is gone", counts=False) if replaced else None
+        return view.fleet.lost(record, f"the worker {worker} is gone", counts=False) if replaced else None
     if view.fleet.held(record) is not None:
         return None
     if seen.heartbeat.incarnation != record.incarnation:
@@ -159,10 +187,14 @@ def _judge_unlisted(record: Record, seen: Seen, view: View) -> object | None:
     job = record.job
     consumed = view.facts_seen.get(seen.heartbeat.worker, False)
     if seen.heartbeat.goodbye:
-        return WorkerLost(f"the worker {job.worker} said goodbye", counts=False) if consumed else None
+        return view.fleet.lost(record, f"the worker {job.worker} said goodbye", counts=False) if consumed else None
     if job.state is JobState.RUNNING:
         fresh = job.started_at is None or seen.heartbeat.sent_at > job.started_at
-        return WorkerLost(f"the worker {job.worker} no longer has it", counts=True) if fresh and consumed else None
+        return (
+            view.fleet.lost(record, f"the worker {job.worker} no longer has it", counts=True)
+            if fresh and consumed
+            else None
+        )
     if record.deadline is not None and view.at >= record.deadline:
         return OfferRepeated() if record.repeat < view.max_repeats else OfferFenced()
     return None
@@ -177,7 +209,7 @@ def _judge_successor(record: Record, seen: Seen, view: View) -> object | None:
     if not view.facts_seen.get(job.worker or "", False):
         return None
     counts = job.state is JobState.RUNNING and record.incarnation not in view.fleet.goodbyes
-    return WorkerLost(f"the worker {job.worker} was restarted", counts=counts)
+    return view.fleet.lost(record, f"the worker {job.worker} was restarted", counts=counts)
 
 
 def _orders(active: Iterable[Record], view: View) -> Iterable[Control]:

@@ -37,7 +37,7 @@ from anime_common.contracts.jobs import (
     PrioritizeJob,
     RetryJob,
 )
-from anime_common.contracts.vocabulary import JobError, JobState, ModelInfo, Settings, StagedOutput
+from anime_common.contracts.vocabulary import JobError, JobState, ModelInfo, Phase, Reached, Settings, StagedOutput
 from anime_common.messages import Message
 from anime_common.outcomes import Refused
 from anime_jobs.admission import resolve
@@ -118,10 +118,14 @@ class OfferFenced:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """The worker is gone, or no longer lists the attempt. `counts` when the attempt may be to blame."""
+    """The worker is gone, or no longer lists the attempt. `counts` when the attempt may be to blame.
+
+    `reached` is how far it was when the worker last told.
+    """
 
     reason: str
     counts: bool
+    reached: Reached | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,9 @@ class ModelAnnounced:
 class DeadlinePassed:
     """A waiting state has lasted too long: ask again, or go on without."""
 
+
+DRAWN = Reached(phase=Phase.SAVING, percent=99.0)
+"""How far an attempt came whose pictures were all made, and could not be filed."""
 
 Decision = tuple[Record, list[Message]]
 Rule = Callable[[Record, Any, Moment], Decision]
@@ -205,6 +212,7 @@ def _queue(record: Record, moment: Moment, message: str | None, *, delay: float 
         dispatched_at=None,
         started_at=None,
         ended_at=None,
+        reached=None,
         message=message,
         **job,
     )
@@ -217,8 +225,10 @@ def _end(record: Record, moment: Moment, event: type[JobEvent], state: JobState,
     return new, [told]
 
 
-def _cancel_now(record: Record, moment: Moment, message: str = "cancelled") -> Decision:
-    return _end(record, moment, JobCancelled, JobState.CANCELLED, message=message)
+def _cancel_now(
+    record: Record, moment: Moment, message: str = "cancelled", *, reached: Reached | None = None
+) -> Decision:
+    return _end(record, moment, JobCancelled, JobState.CANCELLED, message=message, reached=reached)
 
 
 def _cancel(record: Record, _message: CancelJob, moment: Moment) -> Decision:
@@ -229,13 +239,15 @@ def _fail(record: Record, moment: Moment, error: JobError, **job: Any) -> Decisi
     return _end(record, moment, JobFailed, JobState.FAILED, error=error, message=error.message, **job)
 
 
-def _try_again(record: Record, moment: Moment, error: JobError, *, counts: bool) -> Decision:
+def _try_again(
+    record: Record, moment: Moment, error: JobError, *, counts: bool, reached: Reached | None = None
+) -> Decision:
     """Queue again with a delay while the retry budget lasts, else fail; a cancel that waits for the end wins."""
     failures = record.job.failures + (1 if counts else 0)
     if record.job.cancel_requested:
-        return _cancel_now(record, moment)
+        return _cancel_now(record, moment, reached=reached)
     if not error.retryable or failures >= moment.policy.max_failures:
-        return _fail(record, moment, error, failures=failures)
+        return _fail(record, moment, error, failures=failures, reached=reached)
     delay = retry_delay(failures, moment.chance, moment.policy) if counts else 0.0
     return _queue(record, moment, f"tried again after: {error.message}", delay=delay, failures=failures, error=error)
 
@@ -381,15 +393,16 @@ def _finished(record: Record, message: AttemptFinished, moment: Moment) -> Decis
 def _failed(record: Record, message: AttemptFailed, moment: Moment) -> Decision:
     error = JobError(code=message.code, message=message.message, retryable=message.retryable)
     alone = record if message.counts else replace(record, run_alone=True)
-    return _try_again(alone, moment, error, counts=message.counts)
+    return _try_again(alone, moment, error, counts=message.counts, reached=message.reached)
 
 
 def _stopped(record: Record, message: AttemptCancelled, moment: Moment) -> Decision:
     if not record.job.cancel_requested:
         return _queue(record, moment, f"{record.job.worker} stopped it unasked")
     if record.job.request.keep_partial and message.outputs and message.settings is not None:
-        return _file(record, moment, message.outputs, message.settings, JobState.CANCELLED, message="cancelled")
-    return _cancel_now(record, moment)
+        kept = {"message": "cancelled", "reached": message.reached}
+        return _file(record, moment, message.outputs, message.settings, JobState.CANCELLED, **kept)
+    return _cancel_now(record, moment, reached=message.reached)
 
 
 def _released(record: Record, message: AttemptReleased, moment: Moment) -> Decision:
@@ -400,7 +413,7 @@ def _released(record: Record, message: AttemptReleased, moment: Moment) -> Decis
 
 def _lost(record: Record, message: WorkerLost, moment: Moment) -> Decision:
     error = JobError(code="worker_lost", message=message.reason, retryable=True)
-    return _try_again(record, moment, error, counts=message.counts)
+    return _try_again(record, moment, error, counts=message.counts, reached=message.reached)
 
 
 def _adopt(record: Record, message: Adopted, _moment: Moment) -> Decision:
@@ -425,9 +438,10 @@ def _not_filed(record: Record, message: FilingFailed, moment: Moment) -> Decisio
         # A newer question is under way and will be answered: only the last answer may take the job out of filing.
         return record, []
     if record.end_as is JobState.CANCELLED:
-        return _cancel_now(record, moment, f"cancelled; its pictures could not be kept: {message.message}")
+        text = f"cancelled; its pictures could not be kept: {message.message}"
+        return _cancel_now(record, moment, text, reached=record.job.reached)
     error = JobError(code=message.code, message=message.message, retryable=message.retryable)
-    return _try_again(record, moment, error, counts=True)
+    return _try_again(record, moment, error, counts=True, reached=DRAWN)
 
 
 def _filing_deadline(record: Record, _message: DeadlinePassed, moment: Moment) -> Decision:

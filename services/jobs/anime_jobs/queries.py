@@ -189,9 +189,10 @@ class Queries:
         async with transaction(self.pool) as connection:
             rows = await roster.workers(connection)
         loop = asyncio.get_running_loop()
+        self.fleet.forget_before(loop.time() - self.ledger.settings.worker_forget_after)
         items: dict[str, WorkerView] = {}
         for row in rows:
-            heartbeat = Heartbeat.model_validate(row["heartbeat"])
+            heartbeat = Heartbeat.model_validate(row["heartbeat"]).model_copy(update={"attempts": ()})
             status = {"live": "silent"}.get(row["status"], row["status"])
             items[row["worker"]] = WorkerView(
                 worker=row["worker"], status=status, last_seen=row["last_seen"], heartbeat=heartbeat

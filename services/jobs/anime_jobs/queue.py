@@ -79,6 +79,8 @@ def view(record: Record, held: HeldAttempt | None, entry: QueueEntry | None) -> 
         update = {"percent": 100.0}
     elif job.state is JobState.FILING:
         update = {"percent": 99.0}
+    elif job.reached is not None:
+        update = job.reached.model_dump()
     elif held is not None and job.state in {JobState.RUNNING, JobState.DISPATCHED}:
         update = held.model_dump(include={"phase", "step", "steps", "percent", "eta_seconds"})
     elif entry is not None:

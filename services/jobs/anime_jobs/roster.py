@@ -10,6 +10,8 @@ from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.vocabulary import ModelInfo
 from anime_jobs.store import Connection
 
+_ABSENT = "status IN ('lost', 'gone') AND last_seen < now() - make_interval(secs => $1)"
+
 
 async def models(connection: Connection) -> list[ModelInfo]:
     """Every model ever announced, the default first."""
@@ -48,7 +50,7 @@ async def keep_worker(connection: Connection, heartbeat: Heartbeat, status: str)
         heartbeat.worker,
         heartbeat.incarnation,
         status,
-        heartbeat.model_dump(mode="json", exclude={"attempts"}),
+        heartbeat.model_dump(mode="json"),
     )
 
 
@@ -62,6 +64,22 @@ async def lose_worker(connection: Connection, worker: str, incarnation: UUID) ->
     await connection.execute(
         "UPDATE workers SET status = 'lost' WHERE worker = $1 AND incarnation = $2", worker, incarnation
     )
+
+
+async def absent(connection: Connection, seconds: float) -> list[str]:
+    """The workers that were lost, or said goodbye, and have not been heard for so long."""
+    rows = await connection.fetch(f"SELECT worker FROM workers WHERE {_ABSENT} ORDER BY worker", seconds)  # noqa: S608
+    return [row["worker"] for row in rows]
+
+
+async def forget(connection: Connection, worker: str, seconds: float) -> bool:
+    """Forget a worker that is still absent; its incarnation stays lost. Returns whether it was."""
+    found = await connection.fetchval(
+        f"DELETE FROM workers WHERE worker = $2 AND {_ABSENT} RETURNING worker",  # noqa: S608 - our own text
+        seconds,
+        worker,
+    )
+    return found is not None
 
 
 async def prune(connection: Connection) -> None:

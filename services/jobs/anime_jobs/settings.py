@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from anime_common.settings import ServiceSettings
 from anime_jobs.model import Policy
@@ -25,6 +25,9 @@ class JobsSettings(ServiceSettings):
     offer_repeats: int = Field(5, ge=1, description="Repeats before an offer is taken back.")
     offer_rest: float = Field(10.0, ge=0, description="A worker that ignored an offer gets nothing for this time.")
     worker_lost_after: float = Field(20.0, gt=0, description="Silence after which a worker is lost.")
+    worker_forget_after: float = Field(
+        3600.0, gt=0, description="Absence after which a lost or departed worker and its consumer are forgotten."
+    )
     look_ahead: int = Field(1, ge=0, le=8, description="Offers a worker gets beyond its slots.")
     affinity_bound: float = Field(60.0, ge=0, description="Longest wait for a worker that holds the model.")
     aging: float = Field(
@@ -46,6 +49,12 @@ class JobsSettings(ServiceSettings):
         if value not in available_timezones():
             raise ValueError("must be an IANA time zone such as UTC or Asia/Tokyo")
         return value
+
+    @model_validator(mode="after")
+    def _forgotten_after_lost(self) -> JobsSettings:
+        if self.worker_forget_after < self.worker_lost_after:
+            raise ValueError("worker_forget_after must not be less than worker_lost_after")
+        return self
 
     def zone(self) -> ZoneInfo:
         """The time zone."""

@@ -18,7 +18,7 @@ Connection = Any
 
 _STAGED: TypeAdapter[tuple[StagedOutput, ...]] = TypeAdapter(tuple[StagedOutput, ...])
 
-_JSON = ("request", "settings", "outputs", "timings", "warnings", "error")
+_JSON = ("request", "settings", "outputs", "timings", "warnings", "error", "reached")
 # fmt: off
 _PUBLIC = (
     "id", "code", "version", "epoch", "state", "client", "project_id", "priority", "prompt_note", "not_before",

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from anime_common.contracts.vocabulary import AttemptProgress, ModelInfo, Phase, Settings, StagedOutput
+from anime_common.contracts.vocabulary import AttemptProgress, ModelInfo, Phase, Reached, Settings, StagedOutput
 from anime_common.messages import Kind, Message, Model
 
 PREVIEWS = "anime.tel.preview.{job_id}.{attempt_id}"
@@ -61,6 +61,7 @@ class AttemptFailed(
     counts: bool = Field(
         True, description="Whether it uses up one of the job's tries; false when the job is not to blame."
     )
+    reached: Reached | None = Field(None, description="How far it came.")
     failed_at: datetime = Field(description="When it failed.")
 
 
@@ -71,6 +72,7 @@ class AttemptCancelled(
 
     settings: Settings | None = Field(None, description="What was used; absent when nothing was drawn.")
     outputs: tuple[StagedOutput, ...] = Field((), description="The pictures finished before, in staging.")
+    reached: Reached | None = Field(None, description="How far it came.")
     cancelled_at: datetime = Field(description="When it stopped.")
 
 

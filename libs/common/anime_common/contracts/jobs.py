@@ -22,6 +22,7 @@ from anime_common.contracts.vocabulary import (
     Phase,
     Priority,
     Progress,
+    Reached,
     Settings,
     Slug,
     StagedOutput,
@@ -65,6 +66,9 @@ class Job(Model):
     cancel_requested: bool = Field(False, description="Whether a running attempt was asked to stop.")
     parent_id: UUID | None = Field(None, description="The job that this one repeats with changes.")
     error: JobError | None = Field(None, description="Why it failed, or why it is tried again.")
+    reached: Reached | None = Field(
+        None, description="How far the last attempt came, of a job that failed or was cancelled in work."
+    )
     message: str | None = Field(None, description="Why it waits, or what happened last.")
     warnings: tuple[str, ...] = Field((), description="What went otherwise than asked, for people.")
     outputs: tuple[Output, ...] = Field((), description="Its pictures, once they are in the library.")

@@ -168,6 +168,46 @@ class SizeLimits(Model):
     multiple: int = Field(8, description="Each side is a multiple of this.")
 
 
+class LoraUse(Model):
+    """A LoRA and how strongly it is applied."""
+
+    key: ModelKey = Field(description="Key of the LoRA in the registry.")
+    weight: float = Field(1.0, description="How strongly; 1 is as it was trained.")
+
+
+class LoraInfo(Model):
+    """What a worker announces of a LoRA."""
+
+    key: ModelKey = Field(description="Key of the LoRA in requests.")
+    title: str = Field("", description="Name for people.")
+    family: str = Field("", description="Models of this family take it.")
+    trigger_words: tuple[str, ...] = Field((), description="Words that the prompt should have for it to show.")
+    weight: float = Field(1.0, description="Default weight.")
+    licence: str = Field("", description="Under which terms it may be used.")
+    size: int = Field(0, description="Bytes of its file.")
+
+
+class EmbeddingInfo(Model):
+    """What a worker announces of a textual-inversion embedding."""
+
+    key: ModelKey = Field(description="The word that calls it in a prompt.")
+    title: str = Field("", description="Name for people.")
+    family: str = Field("", description="Models of this family take it.")
+    licence: str = Field("", description="Under which terms it may be used.")
+    size: int = Field(0, description="Bytes of its file.")
+
+
+class Preset(Model):
+    """Settings of a model under one name; what is absent stays the model's default."""
+
+    name: str = Field(description="Its name, such as fast.")
+    title: str = Field("", description="Name for people.")
+    steps: int | None = Field(None, description="Denoising steps.")
+    guidance: float | None = Field(None, description="Guidance scale.")
+    sampler: Sampler | None = Field(None, description="Sampler.")
+    loras: tuple[LoraUse, ...] = Field((), description="LoRAs that it applies.")
+
+
 class ModelInfo(Model):
     """What a worker announces of a model it can run."""
 
@@ -186,6 +226,13 @@ class ModelInfo(Model):
     max_steps: int = Field(150, description="Most denoising steps it takes.")
     samplers: tuple[Sampler, ...] = Field((), description="Samplers that it knows; empty: all.")
     fields: tuple[str, ...] = Field((), description="Fields of a request that this model honours.")
+    presets: tuple[Preset, ...] = Field((), description="Settings under names.")
+    loras: tuple[LoraInfo, ...] = Field((), description="LoRAs that fit it, as far as a worker has them.")
+    embeddings: tuple[EmbeddingInfo, ...] = Field((), description="Textual-inversion embeddings that fit it.")
+    licence: str = Field("", description="Under which terms it may be used.")
+    size: int = Field(0, description="Bytes of its files.")
+    memory: int = Field(0, description="Bytes of memory that it is expected to take; 0: not known.")
+    fallback: str | None = Field(None, description="The model that takes over when memory is too short for this one.")
 
 
 class StagedOutput(Model):
@@ -247,6 +294,15 @@ class Progress(Model):
     message: str | None = Field(None, description="Why it waits, or what happened last.")
 
 
+class Reached(Model):
+    """How far an attempt came that ended without its pictures."""
+
+    phase: Phase = Field(description="What the worker did last.")
+    step: int | None = Field(None, description="Denoising steps made of the picture in work.")
+    steps: int | None = Field(None, description="Denoising steps of the picture in work.")
+    percent: Annotated[float, Field(ge=0, le=99)] = Field(0.0, description="How far the attempt was.")
+
+
 class AttemptProgress(Model):
     """How far one attempt is, as its worker reports it."""
 
@@ -262,3 +318,7 @@ class AttemptProgress(Model):
         None, description="Estimated seconds until the attempt ends, from the measured step rate."
     )
     preview: bool = Field(False, description="Whether a preview picture has been published.")
+
+    def reached(self) -> Reached:
+        """What is kept of it when the attempt ends without its pictures."""
+        return Reached(phase=self.phase, step=self.step, steps=self.steps, percent=self.percent)

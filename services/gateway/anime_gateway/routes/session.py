@@ -6,28 +6,20 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import Field
 from starlette.responses import Response
 
-from anime_common import messages
 from anime_common.tokens import AccessToken
 from anime_gateway.access import COOKIE, caller_of
 from anime_gateway.bodies import answer, body, json_body
 from anime_gateway.deps import Deps, Gateway
 from anime_gateway.documents import WRITE_ERRORS, errors
-from anime_gateway.public import Session
+from anime_gateway.public import Session, SignIn
 
 router = APIRouter(prefix="/session", tags=["session"])
 
 LONGEST = 30 * 24 * 3600
 """Seconds that a browser keeps the cookie; a token that expires before takes it along."""
 EXAMPLE = {"token": "anime_k3v9x2mq_…"}
-
-
-class SignIn(messages.Request):
-    """What a browser signs in with."""
-
-    token: Annotated[str, Field(max_length=200, description="An access token.")]
 
 
 @router.get("", summary="Who I am", response_model=Session, responses=errors())
@@ -72,6 +64,4 @@ def _view(gateway: Gateway, token: AccessToken | None) -> Session:
     required = gateway.access.required
     if token is None:
         return Session(required=required, signed_in=False)
-    return Session(
-        required=required, signed_in=True, name=token.name, scope=token.scope, expires_at=token.expires_at
-    )
+    return Session(required=required, signed_in=True, name=token.name, scope=token.scope, expires_at=token.expires_at)

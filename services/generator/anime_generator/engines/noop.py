@@ -2,7 +2,7 @@
 
 Directives stand in the registry (`[models.<key>.options]`) or in the prompt after `noop:`, as `name=value` words:
 
-- `load_ms`, `encode_ms`, `step_ms`, `decode_ms`: how long each takes;
+- `load_ms`, `encode_ms`, `step_ms`, `decode_ms`: how long each takes; `copy_ms`: coming back from the host tier;
 - `fail=oom|retryable|permanent|poisoned`, with `fail_at=<step>` (0, the default, is before the first step);
 - `hang_at=<step>`, `crash_at=<step>`: stop answering, or end the process, when that step is due;
 - `hold_at=<step>` with `hold=<file>`: wait at that step while the file exists;
@@ -14,7 +14,8 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, NoReturn
 from PIL import Image
 
 from anime_common.contracts.vocabulary import Phase, Sampler
-from anime_generator.device import OutOfMemoryError
 from anime_generator.engines.protocol import (
+    OUT_OF_MEMORY,
+    USUAL,
     Cancelled,
     Drawn,
     EngineError,
@@ -33,19 +35,22 @@ from anime_generator.engines.protocol import (
     plan_passes,
     wanted,
 )
+from anime_generator.memory import Demand, DeviceFaultError, OutOfMemoryError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from anime_common.contracts.generator import OfferedJob
-    from anime_common.contracts.vocabulary import ModelInfo
+    from anime_common.contracts.vocabulary import ModelInfo, Settings
     from anime_generator.device import Device
-    from anime_generator.engines.protocol import Cancel, EngineOptions, OnProgress, Picture
+    from anime_generator.engines.protocol import Cancel, EngineOptions, Manner, OnProgress, Picture
     from anime_generator.registry import ModelSpec, Option
 
 CRASH_STATUS = 70
 TICK = 0.002
 
 FAILURES: dict[str, tuple[str, bool, bool]] = {
-    "oom": ("out_of_memory", True, False),
+    "oom": (OUT_OF_MEMORY, True, False),
     "retryable": ("engine_error", True, False),
     "permanent": ("bad_settings", False, False),
     "poisoned": ("device_error", True, True),
@@ -58,6 +63,7 @@ class Directives:
     """How to behave; durations in milliseconds, steps counted from 1, -1 is never."""
 
     load_ms: float = 0.0
+    copy_ms: float = 0.0
     encode_ms: float = 0.0
     step_ms: float = 0.0
     decode_ms: float = 0.0
@@ -109,6 +115,7 @@ class NoopEngine:
         self._device = device
         self._options = options
         self._resident: set[str] = set()
+        self._offloaded: set[str] = set()
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
         """Every sampler is as good as any other."""
@@ -119,64 +126,113 @@ class NoopEngine:
         del warm_up
         directives = read_directives(spec.options)
         if spec.key not in self._resident:
-            try:
+            copied = spec.key in self._offloaded
+            self._offloaded.discard(spec.key)
+            with _translated():
+                self._device.demand(Demand(spec.key, Phase.LOADING))
                 self._device.take(spec.key, spec.memory)
-            except OutOfMemoryError as error:
-                raise EngineError("out_of_memory", str(error), retryable=True) from error
-            time.sleep(directives.load_ms / 1000)
+            time.sleep((directives.copy_ms if copied else directives.load_ms) / 1000)
             self._resident.add(spec.key)
         return spec.memory
 
+    def offload(self, key: str) -> bool:
+        """Give the device's memory back and remember the model."""
+        if key not in self._resident:
+            return False
+        self._resident.discard(key)
+        self._offloaded.add(key)
+        self._device.give_back(key)
+        return True
+
     def generate(
-        self, spec: ModelSpec, requests: Sequence[OfferedJob], on_progress: OnProgress, cancel: Cancel
+        self,
+        spec: ModelSpec,
+        requests: Sequence[OfferedJob],
+        on_progress: OnProgress,
+        cancel: Cancel,
+        manner: Manner = USUAL,
     ) -> None:
         """Draw plain pictures, as slowly and as badly as the directives say."""
         behaviour = {request.attempt_id: _behaviour(spec, request) for request in requests}
-        settings = {request.attempt_id: request.settings for request in requests}
-        steps = requests[0].settings.steps
-        for pictures in plan_passes(requests, spec.batch_limit):
-            left = wanted(pictures, cancel)
-            if not left:
-                continue
-            directives = tuple(behaviour[attempt] for attempt in dict.fromkeys(picture.attempt_id for picture in left))
-            on_progress(PhaseBegan(Phase.ENCODING, left))
-            _pause(max(each.encode_ms for each in directives), left, cancel)
-            on_progress(PhaseBegan(Phase.SAMPLING, left))
+        for pictures in plan_passes(requests, spec.batch_limit, manner):
             try:
-                self._sample(left, directives, steps, on_progress, cancel)
+                with _translated():
+                    _Pass(self._device, self._options, behaviour, on_progress, cancel).draw(
+                        spec.key, pictures, requests[0].settings, economical=manner.economical
+                    )
             except Cancelled:
                 continue
-            if left := wanted(left, cancel):
-                on_progress(PhaseBegan(Phase.DECODING, left))
-            for picture in left:
-                _pause(behaviour[picture.attempt_id].decode_ms, (picture,), cancel)
-                if not cancel.asked(picture.attempt_id):
-                    size = settings[picture.attempt_id].width, settings[picture.attempt_id].height
-                    on_progress(Drawn(picture, Image.new("RGB", size, _colour(picture.seed))))
 
     def unload(self, key: str) -> None:
         """Give the memory back."""
         self._resident.discard(key)
+        self._offloaded.discard(key)
         self._device.give_back(key)
 
-    def _sample(
-        self,
-        pictures: tuple[Picture, ...],
-        directives: Sequence[Directives],
-        steps: int,
-        on_progress: OnProgress,
-        cancel: Cancel,
-    ) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One forward pass, with what it needs."""
+
+    device: Device
+    options: EngineOptions
+    behaviour: Mapping[UUID, Directives]
+    tell: OnProgress
+    cancel: Cancel
+
+    def draw(self, model: str, pictures: tuple[Picture, ...], settings: Settings, *, economical: bool) -> None:
+        """Draw these pictures, all of one size; raises Cancelled when nobody wants them."""
+        left = self._left(pictures)
+        demand = Demand(model, Phase.ENCODING, 1, settings.width * settings.height, 0, economical)
+        self._begin(Phase.ENCODING, left)
+        self.device.demand(demand)
+        _pause(max(each.encode_ms for each in self._directives(left)), left, self.cancel)
+        self._begin(Phase.SAMPLING, self._left(left))
+        self._sample(left, settings.steps, replace(demand, phase=Phase.SAMPLING, pictures=len(left)))
+        left = self._left(left)
+        self._begin(Phase.DECODING, left)
+        for picture in left:
+            self.device.demand(replace(demand, phase=Phase.DECODING))
+            _pause(self.behaviour[picture.attempt_id].decode_ms, (picture,), self.cancel)
+            if not self.cancel.asked(picture.attempt_id):
+                self.tell(Drawn(picture, Image.new("RGB", (settings.width, settings.height), _colour(picture.seed))))
+
+    def _begin(self, phase: Phase, pictures: tuple[Picture, ...]) -> None:
+        self.tell(PhaseBegan(phase, pictures))
+
+    def _left(self, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+        left = wanted(pictures, self.cancel)
+        if not left:
+            raise Cancelled
+        return left
+
+    def _directives(self, pictures: tuple[Picture, ...]) -> tuple[Directives, ...]:
+        attempts = dict.fromkeys(picture.attempt_id for picture in pictures)
+        return tuple(self.behaviour[attempt] for attempt in attempts)
+
+    def _sample(self, pictures: tuple[Picture, ...], steps: int, demand: Demand) -> None:
+        directives = self._directives(pictures)
         for step in range(1, steps + 1):
-            if not wanted(pictures, cancel):
-                raise Cancelled
+            self._left(pictures)
+            self.device.demand(replace(demand, step=step))
             for each in directives:
-                _misbehave(each, step, pictures, cancel)
-            _pause(max(each.step_ms for each in directives), pictures, cancel)
-            on_progress(Stepped(pictures, step, steps))
-            if step % self._options.preview_every == 0 and step < steps:
+                _misbehave(each, step, pictures, self.cancel)
+            _pause(max(each.step_ms for each in directives), pictures, self.cancel)
+            self.tell(Stepped(pictures, step, steps))
+            if step % self.options.preview_every == 0 and step < steps:
                 for picture in pictures:
-                    on_progress(Previewed(picture, _jpeg(picture.seed)))
+                    self.tell(Previewed(picture, _jpeg(picture.seed)))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the simulated card's errors into ours."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise EngineError(OUT_OF_MEMORY, f"out of memory: {error}", retryable=True) from error
+    except DeviceFaultError as error:
+        raise EngineError("device_error", str(error), retryable=True, poisoned=True) from error
 
 
 def _misbehave(directives: Directives, step: int, pictures: tuple[Picture, ...], cancel: Cancel) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from anime_generator.engines.previews import PreviewMap, fit_preview_map
 from anime_generator.engines.protocol import EngineError
+from anime_generator.engines.textual_inversion import add_embeddings
+from anime_generator.engines.tokenizers import tokenizers_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from anime_generator.device import Device
     from anime_generator.registry import ModelSpec
 
-FAMILIES: dict[str, Any] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+FAMILIES: dict[str, Any] = {
+    **dict.fromkeys(("sd", "sd15", "sd2"), StableDiffusionPipeline),
+    "sdxl": StableDiffusionXLPipeline,
+}
 _BY_CLASS = {pipeline.__name__: pipeline for pipeline in FAMILIES.values()}
 _LIBRARIES = {"diffusers", "transformers", None}
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -60,6 +65,7 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
     dtype = choose_dtype(spec, device)
     try:
         pipe = _from_files(spec, dtype)
+        add_embeddings(pipe, spec)
     except EngineError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
@@ -74,7 +80,7 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
     if dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
         pipe.vae.to(torch.float32)  # its activations exceed the range of half precision (the SDXL autoencoder)
     size = sum(_size(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module))
-    return Resident(pipe, dict(pipe.scheduler.config), fit_preview_map(pipe.vae, _encoder(pipe.vae)), size)
+    return Resident(pipe, _trained(spec, pipe), fit_preview_map(pipe.vae, _encoder(pipe.vae)), size)
 
 
 def choose_dtype(spec: ModelSpec, device: Device) -> Any:
@@ -82,6 +88,19 @@ def choose_dtype(spec: ModelSpec, device: Device) -> Any:
     if spec.precision != "auto":
         return _DTYPES[spec.precision]
     return torch.float16 if device.kind == "cuda" else torch.float32
+
+
+def _trained(spec: ModelSpec, pipe: Any) -> dict[str, Any]:
+    """The scheduler's configuration that came with the model, as far as the registry does not know better."""
+    known = dict(pipe.scheduler.config)
+    if spec.prediction is not None:
+        known["prediction_type"] = spec.prediction
+    if spec.zero_terminal_snr is not None:
+        known["rescale_betas_zero_snr"] = spec.zero_terminal_snr
+    if spec.zero_terminal_snr:
+        # Only spacing that begins at the last timestep sees the noise without signal that it was trained on.
+        known["timestep_spacing"] = "trailing"
+    return known
 
 
 def _from_files(spec: ModelSpec, dtype: Any) -> Any:
@@ -93,18 +112,44 @@ def _from_files(spec: ModelSpec, dtype: Any) -> Any:
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            variant=_variant(spec.source),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
+            **_other_vae(spec, spec.source, dtype),
         )
     if spec.config is None:
         reason = f"models.{spec.key}.config is missing: a single file needs a folder with its family's configuration"
         raise EngineError("model_unusable", reason, retryable=False)
     family = _class_of(spec, spec.config)
-    extra = {"safety_checker": None, "feature_extractor": None} if family is StableDiffusionPipeline else {}
+    parts = tokenizers_for(spec.config) | _other_vae(spec, spec.config, dtype)
+    if family is StableDiffusionPipeline:
+        parts |= {"safety_checker": None, "feature_extractor": None}
     return family.from_single_file(
-        str(spec.source), config=str(spec.config), dtype=dtype, local_files_only=True, **extra
+        str(spec.source), config=str(spec.config), dtype=dtype, local_files_only=True, **parts
     )
+
+
+def _other_vae(spec: ModelSpec, configuration: Path, dtype: Any) -> dict[str, Any]:
+    """The autoencoder that the registry wants instead of the checkpoint's own; a file has its configuration's shape."""
+    if spec.vae is None:
+        return {}
+    if spec.vae.is_dir():
+        vae = AutoencoderKL.from_pretrained(spec.vae, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
+    else:
+        vae = AutoencoderKL.from_single_file(
+            str(spec.vae), config=str(configuration), subfolder="vae", torch_dtype=dtype, local_files_only=True
+        )
+    return {"vae": vae}
+
+
+def _variant(folder: Path) -> str | None:
+    """The variant (such as fp16) of a folder that has its weights in that one alone."""
+    if (folder / "unet" / "diffusion_pytorch_model.safetensors").exists():
+        return None
+    named = (folder / "unet").glob("diffusion_pytorch_model.*.safetensors")
+    found = {name.name.split(".")[1] for name in named}
+    return found.pop() if len(found) == 1 and not any("-of-" in each or "index" in each for each in found) else None
 
 
 def _class_of(spec: ModelSpec, folder: Path) -> Any:

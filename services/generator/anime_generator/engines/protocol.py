@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from anime_generator.registry import ModelSpec
 
 
+OUT_OF_MEMORY = "out_of_memory"
+
+
 class EngineError(Exception):
     """Why pictures could not be made. `poisoned` when the process that raised it must not be used again."""
 
     def __init__(self, code: str, message: str, *, retryable: bool, poisoned: bool = False) -> None:
         super().__init__(message)
         self.code, self.message, self.retryable, self.poisoned = code, message, retryable, poisoned
+
+    def bare(self) -> EngineError:
+        """The same without the frames it came through, which hold on to tensors."""
+        return EngineError(self.code, self.message, retryable=self.retryable, poisoned=self.poisoned)
 
 
 class Cancelled(Exception):
@@ -102,40 +109,65 @@ class Cancel(Protocol):
         """Whether this request was cancelled."""
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to draw: pictures in one forward pass (0: the model's batch limit), in slices and tiles where memory is
+    short, without the pictures (attempt, index) that are done already.
+    """
+
+    batch: int = 0
+    economical: bool = False
+    done: frozenset[tuple[UUID, int]] = frozenset()
+
+
+USUAL = Manner()
+
+
 class Engine(Protocol):
-    """Makes pictures with the models of one kind."""
+    """Makes pictures with the models of one kind. Before work that takes memory it tells its device (`demand`)."""
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
         """What this engine can do with a model, without loading it."""
 
     def load(self, spec: ModelSpec, *, warm_up: bool = False) -> int:
-        """Make a model resident; returns the bytes it occupies. `warm_up` runs it once.
+        """Make a model resident; returns the bytes it occupies. `warm_up` runs it once. One that was offloaded is
+        copied back.
 
         Raises EngineError; then nothing of the model stays in memory.
         """
 
+    def offload(self, key: str) -> bool:
+        """Move a resident model's weights to the machine's own memory; false, and nothing done, when it cannot."""
+
     def generate(
-        self, spec: ModelSpec, requests: Sequence[OfferedJob], on_progress: OnProgress, cancel: Cancel
+        self,
+        spec: ModelSpec,
+        requests: Sequence[OfferedJob],
+        on_progress: OnProgress,
+        cancel: Cancel,
+        manner: Manner = USUAL,
     ) -> None:
         """Draw every picture of the requests with a resident model.
 
         All requests have an equal `Settings.batch_key()`, checked against `describe`. Each picture is told as `Drawn`
         once; those of a cancelled request are left out from the next step boundary on, without stopping the others.
-        Raises EngineError.
+        Raises EngineError; the model stays resident and can be used again, unless the error is `poisoned`.
         """
 
     def unload(self, key: str) -> None:
-        """Give up a model; nothing happens when it is not resident."""
+        """Give up a model, resident or offloaded; nothing happens when it is neither."""
 
 
-def plan_passes(requests: Sequence[OfferedJob], limit: int) -> list[tuple[Picture, ...]]:
+def plan_passes(requests: Sequence[OfferedJob], limit: int, manner: Manner = USUAL) -> list[tuple[Picture, ...]]:
     """The pictures of all requests in forward passes of at most `limit`; picture i of a request has seed + i."""
     pictures = [
         Picture(request.attempt_id, index, (request.settings.seed + index) % 2**32)
         for request in requests
         for index in range(request.settings.count)
+        if (request.attempt_id, index) not in manner.done
     ]
-    return [tuple(pictures[start : start + limit]) for start in range(0, len(pictures), limit)]
+    most = min(limit, manner.batch or limit)
+    return [tuple(pictures[start : start + most]) for start in range(0, len(pictures), most)]
 
 
 def wanted(pictures: Sequence[Picture], cancel: Cancel) -> tuple[Picture, ...]:

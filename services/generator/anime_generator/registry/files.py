@@ -1,0 +1,162 @@
+"""What lies where a registry points: checkpoints, autoencoders, adapters. Headers are read, weights never."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anime_generator.registry.family import FAMILIES, FOREIGN, Found, Kind, Prediction, family_of_unet, recognise
+from anime_generator.registry.header import HeaderError, read_header
+
+SUFFIX = ".safetensors"
+PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
+"""Files that may run code when they are opened."""
+CONVERT = "pickles can run code when they are opened: convert it to .safetensors as docs/models.md shows"
+WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer")
+"""Parts of a diffusers folder that have weights."""
+PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
+"""The pipelines that can be drawn with, and whether each is of the XL architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What lies at a path, and what is wrong with it. `size` in bytes; `stamp` changes with the files."""
+
+    found: Found = field(default_factory=lambda: Found(Kind.UNKNOWN))
+    dtype: str = ""
+    size: int = 0
+    tensors: int = 0
+    stamp: str = ""
+    title: str = ""
+    licence: str = ""
+    trigger_words: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def look(path: Path) -> Look:
+    """Look at a checkpoint, an adapter or an autoencoder: a `.safetensors` file or a diffusers folder."""
+    if path.is_dir():
+        return look_at_folder(path)
+    if not path.exists():
+        return Look(problems=(f"{path} does not exist",))
+    if path.suffix.lower() in PICKLES:
+        return Look(problems=(f"{path.name} is refused: {CONVERT}",))
+    if path.suffix.lower() != SUFFIX:
+        return Look(problems=(f"{path.name} is refused: only diffusers folders and {SUFFIX} files load",))
+    try:
+        header = read_header(path)
+    except HeaderError as error:
+        return Look(problems=(f"{path.name} {error}",), stamp=stamp(path))
+    said = header.metadata
+    words = tuple(word.strip() for word in said.get("modelspec.trigger_phrase", "").split(",") if word.strip())
+    return Look(
+        found=recognise(header),
+        dtype=header.dtype,
+        size=header.size,
+        tensors=len(header.tensors),
+        stamp=stamp(path),
+        title=said.get("modelspec.title") or said.get("ss_output_name") or "",
+        licence=said.get("modelspec.license", ""),
+        trigger_words=words,
+    )
+
+
+def look_at_folder(folder: Path) -> Look:
+    """Look at a diffusers folder: a whole pipeline, or an autoencoder by itself."""
+    index = _json(folder / "model_index.json")
+    if index is None:
+        config = _json(folder / "config.json")
+        if config is not None and str(config.get("_class_name", "")).startswith("Autoencoder"):
+            looks = [_look_at_part(folder, "the autoencoder")]
+            return _summed(folder, Found(Kind.VAE), looks)
+        return Look(problems=(f"{folder} is no diffusers folder: it has no model_index.json that can be read",))
+    parts = [name for name, value in index.items() if name in WEIGHTED and _present(value)]
+    looks = [_look_at_part(folder / name, name) for name in parts]
+    return _summed(folder, _family_of_folder(folder, index), looks)
+
+
+def stamp(path: Path) -> str:
+    """Changes whenever the file, or a file of the folder, does; empty when there is none."""
+    newest, size = 0, 0
+    for each in _files(path):
+        try:
+            state = each.stat()
+        except OSError:
+            continue
+        newest, size = max(newest, state.st_mtime_ns), size + state.st_size
+    return f"{newest}-{size}" if newest else ""
+
+
+def refusal(found: Found) -> str | None:
+    """Why nothing can be drawn with this; None when it can, or when its family cannot be told."""
+    if found.family not in FOREIGN:
+        return None
+    return f"the file is of {FOREIGN[found.family]}, which cannot be drawn with; known: {', '.join(FAMILIES)}"
+
+
+def _summed(folder: Path, found: Found, looks: list[Look]) -> Look:
+    dtypes = sorted({each.dtype for each in looks if each.dtype})
+    return Look(
+        found=found,
+        dtype=", ".join(dtypes),
+        size=sum(each.size for each in looks),
+        tensors=sum(each.tensors for each in looks),
+        stamp=stamp(folder),
+        problems=tuple(problem for each in looks for problem in each.problems),
+    )
+
+
+def _look_at_part(folder: Path, name: str) -> Look:
+    """The weights of one part of a folder, which may be cut into several files."""
+    weights = sorted(folder.glob(f"*{SUFFIX}"))
+    if not weights:
+        pickled = next((each.name for each in _files(folder) if each.suffix in PICKLES), None)
+        problem = f"has pickled weights only ({pickled}): {CONVERT}" if pickled else f"has no {SUFFIX} weights"
+        return Look(problems=(f"{name} {problem}",))
+    size, tensors, problems, dtypes = 0, 0, [], set()
+    for each in weights:
+        try:
+            header = read_header(each)
+        except HeaderError as error:
+            problems.append(f"{name}/{each.name} {error}")
+            continue
+        size, tensors = size + header.size, tensors + len(header.tensors)
+        dtypes.add(header.dtype)
+    return Look(dtype=", ".join(sorted(dtypes)), size=size, tensors=tensors, problems=tuple(problems))
+
+
+def _family_of_folder(folder: Path, index: dict[str, Any]) -> Found:
+    xl = PIPELINES.get(str(index.get("_class_name")))
+    if xl is None:
+        return Found(Kind.CHECKPOINT)
+    unet = _json(folder / "unet" / "config.json") or {}
+    context, blocks = unet.get("cross_attention_dim"), unet.get("block_out_channels")
+    if not isinstance(context, int) or not isinstance(blocks, list):
+        return Found(Kind.CHECKPOINT, "sdxl" if xl else "sd")
+    family = family_of_unet(context, tuple(blocks), xl=xl)
+    trained = _json(folder / "scheduler" / "scheduler_config.json") or {}
+    said = trained.get("prediction_type")
+    prediction: Prediction | None = "v_prediction" if said == "v_prediction" else "epsilon" if said else None
+    return Found(Kind.CHECKPOINT, family, prediction, bool(trained.get("rescale_betas_zero_snr")))
+
+
+def _present(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and value[0] is not None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from (each for each in path.rglob("*") if each.is_file())

@@ -1,0 +1,118 @@
+"""Where the files of models and adapters lie, and whether they are what the registry says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anime_generator.registry.entries import EmbeddingEntry, LoraEntry, ModelEntry
+from anime_generator.registry.family import FAMILIES, Kind
+from anime_generator.registry.files import Look, refusal
+from anime_generator.registry.reading import CONFIGURATIONS, Reading, Table
+
+WITH_FILES = frozenset({"diffusers"})
+"""Engines whose models are files that lie here."""
+_KNOWN = ", ".join(FAMILIES)
+
+
+def place_adapter(
+    reading: Reading, section: str, key: str, entry: LoraEntry | EmbeddingEntry, kind: Kind
+) -> Table | None:
+    """`source`, `family`, `size` and `stamp` of a LoRA or embedding; None when it cannot be used."""
+    where = f"{section}.{key}"
+    path = reading.path(section, key, "source", entry.source)
+    if path is None:
+        return None
+    if path.is_dir():
+        reading.wrong(f"{where}.source", f"{path} is a folder: a .safetensors file is needed")
+        return None
+    seen = reading.look(path)
+    if not _is(reading, f"{where}.source", path, seen, kind):
+        return None
+    family = _family(reading, where, entry.family, seen)
+    if not family:
+        reading.wrong(f"{where}.family", f"is needed: the file does not tell; known: {_KNOWN}")
+    return {"source": path, "family": family, "size": seen.size, "stamp": seen.stamp}
+
+
+def place_model(reading: Reading, key: str, entry: ModelEntry) -> Table:
+    """Where the files of a model lie, and what they say of themselves."""
+    where = f"models.{key}"
+    source = reading.path("models", key, "source", entry.source)
+    placed: Table = {
+        "source": source,
+        "config": reading.path("models", key, "config", entry.config),
+        "vae": reading.path("models", key, "vae", entry.vae),
+        "family": entry.family,
+        "prediction": entry.prediction,
+        "zero_terminal_snr": entry.zero_terminal_snr,
+    }
+    looks = _looks(reading, where, placed)
+    placed["size"] = sum(each.size for each in looks)
+    placed["stamp"] = " ".join(each.stamp for each in looks)
+    if entry.source is None and entry.engine in WITH_FILES:
+        reading.wrong(f"{where}.source", "is missing: a diffusers folder or a .safetensors file")
+    if source is None or not _is(reading, f"{where}.source", source, reading.look(source), Kind.CHECKPOINT):
+        return placed
+    seen = reading.look(source)
+    placed["family"] = family = _family(reading, where, entry.family, seen)
+    if source.is_file():
+        _check_parts(reading, where, entry, source, seen)
+        # What a folder was trained for stands in it; a file may say it by markers.
+        placed["prediction"] = entry.prediction or seen.found.prediction
+        if entry.zero_terminal_snr is None:
+            placed["zero_terminal_snr"] = seen.found.zero_terminal_snr
+        if entry.config is None and family in FAMILIES:
+            placed["config"] = _configuration(reading, where, family)
+    return placed
+
+
+def _looks(reading: Reading, where: str, placed: Table) -> list[Look]:
+    """What lies at the source and at the autoencoder of a model."""
+    looks = [reading.look(placed["source"])] if placed["source"] is not None else []
+    vae = placed["vae"]
+    if vae is not None and _is(reading, f"{where}.vae", vae, reading.look(vae), Kind.VAE):
+        looks.append(reading.look(vae))
+    return looks
+
+
+def _is(reading: Reading, where: str, path: Path, seen: Look, kind: Kind) -> bool:
+    """Whether what lies at a path can be used, and is of this kind."""
+    for problem in seen.problems:
+        reading.wrong(where, problem)
+    if not seen.problems and seen.found.kind is not kind:
+        reading.wrong(where, f"{path.name} is not of the kind {kind}, but of the kind {seen.found.kind}")
+        return False
+    return not seen.problems
+
+
+def _family(reading: Reading, where: str, said: str, seen: Look) -> str:
+    """The family that a file is of: what stands in the registry must not contradict the file."""
+    told = seen.found.family
+    if said and said not in FAMILIES:
+        reading.wrong(f"{where}.family", f"there is no family {said!r}; known: {_KNOWN}")
+    elif (problem := refusal(seen.found)) is not None:
+        reading.wrong(f"{where}.source", problem)
+    elif said and told and said != told and not (said == "sd" and told in {"sd15", "sd2"}):
+        reading.wrong(f"{where}.family", f"the file is of the family {told}, not {said}")
+    return told or said
+
+
+def _check_parts(reading: Reading, where: str, entry: ModelEntry, source: Path, seen: Look) -> None:
+    """Whether a single file has all that a picture needs."""
+    if "text encoder" in seen.found.lacks:
+        reading.wrong(f"{where}.source", f"{source.name} has no text encoder: a whole checkpoint is needed")
+    if "autoencoder" in seen.found.lacks and entry.vae is None:
+        reading.wrong(f"{where}.vae", f"is needed: {source.name} has no autoencoder")
+    if not seen.found.family and not entry.family:
+        reading.wrong(f"{where}.family", f"is needed: {source.name} does not tell; known: {_KNOWN}")
+
+
+def _configuration(reading: Reading, where: str, family: str) -> Path | None:
+    """The configuration that is shipped for a family."""
+    folder = CONFIGURATIONS / family
+    if folder.is_dir():
+        return folder
+    shipped = ", ".join(sorted(each.name for each in CONFIGURATIONS.iterdir() if each.is_dir()))
+    text = f"is needed for the family {family}: a diffusers folder of that architecture; there are {shipped} already"
+    reading.wrong(f"{where}.config", text)
+    return None
