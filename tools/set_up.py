@@ -30,6 +30,7 @@ TOOLS = (
     "pytest-timeout",
     "pyyaml",
     "ruff",
+    "schemathesis",
     "types-jsonschema",
     "types-pyyaml",
 )

@@ -19,7 +19,7 @@ OPERATIONS = [
 def test_every_path_of_the_design_is_there() -> None:
     paths = {path.removeprefix("/api/anime") for path in DOCUMENT["paths"]}
     assert paths == {
-        *("/health", "/stats", "/queue", "/generators", "/models", "/prompts/optimize", "/events"),
+        *("/health", "/stats", "/queue", "/generators", "/models", "/prompts/optimize", "/events", "/session"),
         *(
             "/jobs",
             "/jobs/{job}",

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ from PIL import Image
 from anime_common.contracts.generator import OfferedJob
 from anime_common.contracts.vocabulary import Phase
 from anime_generator.engines import open_engine
-from anime_generator.engines.protocol import Engine, EngineError, EngineOptions, Previewed, Stepped
+from anime_generator.engines.protocol import Engine, EngineError, EngineOptions, Manner, Previewed, Stepped
 from anime_generator.registry import FIELDS, ModelSpec
-from anime_generator.simulated import Simulated
+from anime_generator.simulated import Fault, Simulated
 from tests.generator.builders import Told, attempts, noop_spec, offered, sprite_spec
 
 # diffusers converts tensors to arrays in a way that numpy 2 deprecates; nothing of ours does.
@@ -48,6 +48,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     engine.load(spec)
     yield Subject(engine, spec, device)
     engine.unload(spec.key)
+    assert device.held() == 0
 
 
 def test_tells_phases_and_every_step_in_order(subject: Subject) -> None:
@@ -158,6 +159,110 @@ def test_unloading_gives_the_memory_back_and_loading_again_gives_the_same_pictur
 
 def test_loading_twice_takes_the_memory_once(subject: Subject) -> None:
     size = subject.engine.load(subject.spec)
+    assert subject.engine.load(subject.spec) == size
+    assert subject.device.held() == size
+
+
+def test_an_offloaded_model_gives_the_device_back_and_draws_the_same_again(subject: Subject) -> None:
+    job = subject.job(seed=3)
+    before, after = Told(), Told()
+    subject.engine.generate(subject.spec, [job], before, before)
+    assert subject.engine.offload(subject.spec.key)
+    assert subject.device.held() == 0
+    assert not subject.engine.offload(subject.spec.key)
+    assert subject.engine.load(subject.spec) == subject.device.held()
+    subject.engine.generate(subject.spec, [job], after, after)
+    assert np.array_equal(np.asarray(before.drawn[0].image), np.asarray(after.drawn[0].image))
+
+
+def test_an_offloaded_model_can_be_given_up(subject: Subject) -> None:
+    assert subject.engine.offload(subject.spec.key)
+    subject.engine.unload(subject.spec.key)
+    assert subject.device.taken == {}
+    subject.engine.load(subject.spec)
+
+
+def test_nobody_offloads_what_was_never_loaded(subject: Subject) -> None:
+    assert not subject.engine.offload("nobody")
+
+
+def test_smaller_passes_give_the_same_pictures_and_done_ones_are_left_out(subject: Subject) -> None:
+    job = subject.job(count=3, seed=8)
+    usual, told = Told(), Told()
+    subject.engine.generate(subject.spec, [job], usual, usual)
+    manner = Manner(batch=1, done=frozenset({(job.attempt_id, 1)}))
+    subject.engine.generate(subject.spec, [job], told, told, manner)
+    assert [drawn.picture.index for drawn in told.drawn] == [0, 2]
+    assert {len(event.pictures) for event in told.events if isinstance(event, Stepped)} == {1}
+    for drawn in told.drawn:
+        one, other = (np.asarray(each.image, dtype=int) for each in (drawn, usual.drawn[drawn.picture.index]))
+        assert np.abs(one - other).max() <= 1
+
+
+def test_economical_work_gives_the_same_picture_and_leaves_nothing_behind(subject: Subject) -> None:
+    job = subject.job(seed=8)
+    usual, frugal, again = Told(), Told(), Told()
+    subject.engine.generate(subject.spec, [job], usual, usual)
+    subject.engine.generate(subject.spec, [job], frugal, frugal, Manner(economical=True))
+    subject.engine.generate(subject.spec, [job], again, again)
+    pictures = [np.asarray(told.drawn[0].image, dtype=int) for told in (usual, frugal, again)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert np.array_equal(pictures[0], pictures[2])
+
+
+MOMENTS = [
+    (Phase.ENCODING, 0, [Phase.ENCODING], []),
+    (Phase.SAMPLING, 1, [Phase.ENCODING, Phase.SAMPLING], []),
+    (Phase.SAMPLING, 3, [Phase.ENCODING, Phase.SAMPLING], [1, 2]),
+    (Phase.DECODING, 0, [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING], [1, 2, 3, 4]),
+]
+
+
+@pytest.mark.parametrize(("phase", "step", "phases", "steps"), MOMENTS)
+@pytest.mark.parametrize("kind", ["memory", "context"])
+def test_a_failure_is_told_by_its_kind_and_the_model_draws_again(
+    subject: Subject, phase: Phase, step: int, phases: list[Phase], steps: list[int], kind: Literal["memory", "context"]
+) -> None:
+    subject.device.faults = [Fault(phase, step=step, kind=kind)]
+    told, after = Told(), Told()
+    with pytest.raises(EngineError) as caught:
+        subject.engine.generate(subject.spec, [subject.job()], told, told)
+    expected = ("out_of_memory", True, False) if kind == "memory" else ("device_error", True, True)
+    assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == expected
+    assert (told.phases, told.steps, told.drawn) == (phases, steps, [])
+    subject.engine.generate(subject.spec, [subject.job()], after, after)
+    assert len(after.drawn) == 1
+
+
+def test_a_load_that_fails_leaves_nothing_in_memory(subject: Subject) -> None:
+    subject.engine.unload(subject.spec.key)
+    subject.device.faults = [Fault(Phase.LOADING)]
+    with pytest.raises(EngineError) as caught:
+        subject.engine.load(subject.spec)
+    assert caught.value.code == "out_of_memory"
+    assert subject.device.taken == {}
+    assert subject.engine.load(subject.spec) == subject.device.held() > 0
+
+
+def test_a_copy_back_that_fails_leaves_nothing_in_memory(subject: Subject) -> None:
+    assert subject.engine.offload(subject.spec.key)
+    subject.device.faults = [Fault(Phase.LOADING)]
+    with pytest.raises(EngineError):
+        subject.engine.load(subject.spec)
+    assert not subject.engine.offload(subject.spec.key)
+    assert subject.engine.load(subject.spec) > 0
+
+
+def test_a_card_without_room_says_so(subject: Subject) -> None:
+    size = subject.device.held()
+    subject.engine.unload(subject.spec.key)
+    subject.device.others = subject.device.total - size + 1
+    try:
+        with pytest.raises(EngineError) as caught:
+            subject.engine.load(subject.spec)
+        assert caught.value.code == "out_of_memory"
+    finally:
+        subject.device.others = 0
     assert subject.engine.load(subject.spec) == size
 
 

@@ -136,7 +136,9 @@ class TestPressure:
             assert on(bench, "device") == ["one"]
 
     def test_preloaded_models_come_back_when_there_is_room_again(self, tmp_path: Path) -> None:
-        with at_bench(tmp_path, model("one", 30, preload=True), model("two", 30), calm=0.0) as bench:
+        with at_bench(
+            tmp_path, model("one", 30, preload=True), model("two", 30), calm=0.0, host_cache=90 * MB
+        ) as bench:
             bench.prepare("one")
             use(bench, "two")
             bench.say(others_mb=69)

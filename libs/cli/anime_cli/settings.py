@@ -88,6 +88,10 @@ class ClientSettings(BaseSettings):
     gateway_tokens: Path | None = Field(None, description="File of access tokens, if not that of the home.")
     models: Path | None = Field(None, description="The generator's registry of models, which the doctor looks at.")
 
+    def registry(self) -> Path:
+        """The owner's registry of models, which need not be there: the one that is set, else that of this home."""
+        return self.models or self.home.expanduser().absolute() / "models.toml"
+
     def gateway_url(self) -> str:
         """Base URL of the gateway, without a slash at the end."""
         from anime_cli.stack_file import read_stack_file

@@ -1,4 +1,4 @@
-"""`anime queue`, `models`, `generators`: the state of the whole."""
+"""`anime queue`, `generators`: the state of the whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from anime_cli import render
 from anime_cli.api import connect
 from anime_cli.options import Json, Url, run, show_json
 from anime_common.contracts.generator import Heartbeat
-from anime_common.contracts.jobs import Catalogue, QueueState, Workers
+from anime_common.contracts.jobs import QueueState, Workers
 
 
 def queue(*, url: Url = None, as_json: Json = False) -> None:
@@ -37,32 +37,6 @@ def queue(*, url: Url = None, as_json: Json = False) -> None:
         render.console().print(f"and {found.waiting - len(found.entries)} more")
     counts = ", ".join(f"{count} {state.value}" for state, count in found.counts.items() if count)
     render.console().print(f"{counts or 'no jobs'}; {found.workers} generators")
-
-
-def models(*, url: Url = None, as_json: Json = False) -> None:
-    """Show the models that generators can run, with their defaults."""
-
-    async def work() -> Catalogue:
-        async with connect(url) as api:
-            return await api.get("/models", Catalogue)
-
-    found = run(work(), as_json=as_json)
-    if as_json:
-        show_json(found)
-        return
-    rows = [
-        (
-            f"{entry.model.key} (default)" if entry.model.default else entry.model.key,
-            entry.model.engine,
-            f"{entry.model.width}x{entry.model.height}, {entry.model.steps} steps",
-            ", ".join(entry.workers) or "none now",
-            "yes" if entry.resident else "",
-            entry.model.title,
-        )
-        for entry in found.items
-    ]
-    columns = ("model", "engine", "defaults", "generators", "loaded", "title")
-    render.table(columns, rows, "no generator has announced a model yet")
 
 
 def generators(*, url: Url = None, as_json: Json = False) -> None:

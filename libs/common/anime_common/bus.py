@@ -76,11 +76,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """When a stream was created (its identity) and the sequences it holds."""
+    """When a stream was created (its identity), the sequences it holds, and by how much its slowest replica lags."""
 
     created: str
     first: int
     last: int
+    lag: int = 0
 
 
 Listener = Callable[[Received], Awaitable[None]]
@@ -255,16 +256,19 @@ class Bus:
         return found
 
     async def stream_state(self, stream: str) -> StreamState:
-        """Identity and bounds of a stream."""
+        """Identity and bounds of a stream, by its leader."""
         info = await self.api(f"STREAM.INFO.{stream}")
-        return StreamState(info["created"], info["state"]["first_seq"], info["state"]["last_seq"])
+        replicas = (info.get("cluster") or {}).get("replicas") or ()
+        lag = max((replica.get("lag", 0) for replica in replicas), default=0)
+        return StreamState(info["created"], info["state"]["first_seq"], info["state"]["last_seq"], lag)
 
     async def read(
         self, stream: str, start: int, *, batch: int = 256, match: str = ">", timeout: float = 5.0
     ) -> list[Stored]:
         """Up to `batch` stored messages from sequence `start` on, in order, by batched direct get.
 
-        Fewer do not mean the end (the server bounds the bytes of a batch): an empty answer does.
+        Fewer do not mean the end (the server bounds the bytes of a batch): an empty answer does, of the replica that
+        was asked. Of a replicated stream the newest messages may be missing there for a moment.
         """
         subject = f"$JS.API.DIRECT.GET.{stream}"
         inbox = self._client.new_inbox()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -51,22 +51,24 @@ async def transaction(pool: asyncpg.Pool[Any]) -> AsyncIterator[asyncpg.pool.Poo
 Connection = Any
 """An asyncpg connection, pooled or not."""
 
-Handler = Callable[[Connection, "Delivery"], Awaitable[Sequence[Outgoing]]]
+Handler = Callable[[Any, "Delivery"], Awaitable[Sequence[Outgoing]]]
+"""Takes what the inbox works with (the connection, unless told otherwise) and a message; returns what to send."""
 
 
 @dataclass(slots=True)
 class Inbox:
     """Handles batches of one schema: every message once, its effects and its outgoing messages in one commit.
 
-    `handlers` by message class; a class without one is acked and forgotten. `committed` is called after each commit;
-    `prepare` runs first in the transaction, to lock what the batch will change in a fixed order.
+    `handlers` by message class; a class without one is acked and forgotten. `committed` is called after each commit.
+    `work` makes what the handlers of a batch work with, in place of the connection: it is entered first in the
+    transaction, to lock what the batch will change in a fixed order, and left after the last handler, to write it.
     """
 
     pool: asyncpg.Pool[Any]
     service: str
     handlers: Mapping[type[Message], Handler]
     committed: Callable[[], None]
-    prepare: Callable[[Connection, Sequence[Delivery]], Awaitable[None]] | None = None
+    work: Callable[[Connection, Sequence[Delivery]], AbstractAsyncContextManager[Any]] | None = None
 
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """Handle a batch; raises Unavailable when the database is away, or the handler's error: nothing is changed."""
@@ -74,10 +76,18 @@ class Inbox:
         if not known:
             return
         async with transaction(self.pool) as connection:
-            if self.prepare is not None:
-                await self.prepare(connection, known)
+            rows = await self._rows(connection, known)
+            await insert(connection, rows)
+            await failpoints.hit(f"{self.service}.before_commit")
+        await failpoints.hit(f"{self.service}.after_commit")
+        if rows:
+            self.committed()
+
+    async def _rows(self, connection: Connection, known: Sequence[Delivery]) -> list[Row]:
+        """Run the handlers of what was not seen before; returns what they send."""
+        rows: list[Row] = []
+        async with self.work(connection, known) if self.work else nullcontext(connection) as work:
             fresh = await first_seen(connection, [delivery.id for delivery in known])
-            rows: list[Row] = []
             for delivery in known:
                 if delivery.id not in fresh:
                     continue
@@ -85,12 +95,8 @@ class Inbox:
                 handler = self.handlers[type(delivery.message)]
                 name = type(delivery.message).wire
                 with span(name, traceparent=delivery.envelope.traceparent, kind=SpanKind.CONSUMER):
-                    rows += rows_of(await handler(connection, delivery), self.service)
-            await insert(connection, rows)
-            await failpoints.hit(f"{self.service}.before_commit")
-        await failpoints.hit(f"{self.service}.after_commit")
-        if rows:
-            self.committed()
+                    rows += rows_of(await handler(work, delivery), self.service)
+        return rows
 
 
 async def first_seen(connection: Connection, ids: Sequence[str]) -> set[str]:

@@ -21,6 +21,7 @@ from anime_common.outcomes import Unavailable
 from anime_common.topology import FACTS, LEDGER, LIVE_PREFIX
 from anime_gateway import metrics
 from anime_gateway.cursor import Cursor, Mark, incarnation
+from anime_gateway.reading import Gone, stretch
 
 log = structlog.get_logger(__name__)
 
@@ -128,16 +129,18 @@ class Feed:
     async def _repair(self, stream: str, place: Place, until: int) -> None:
         """Read what is missing up to `until`; raises Unavailable when it cannot be read now."""
         while place.last < until:
-            missed = await self.bus.read(stream, place.last + 1)
-            fresh = [stored for stored in missed if stored.sequence > place.last]
-            if not fresh or fresh[0].sequence != place.last + 1:
+            try:
+                async for page in stretch(self.bus, stream, place.last, until):
+                    metrics.FEED_REPAIRED.labels(stream=stream).inc(len(page))
+                    for stored in page:
+                        self.overhear(stored)
+                        self._pass(place, stored)
+                place.last = until
+            except Gone as gone:
                 # Events that nobody here saw have left the stream: it is as if it had been replaced.
-                place.last = fresh[0].sequence - 1 if fresh else until
+                first = gone.state.first
+                place.last = min(first - 1, until) if first > place.last + 1 else until
                 self._tell_reset(stream, "expired")
-            metrics.FEED_REPAIRED.labels(stream=stream).inc(len(fresh))
-            for stored in fresh:
-                self.overhear(stored)
-                self._pass(place, stored)
 
     def _pass(self, place: Place, stored: Stored) -> None:
         place.last = stored.sequence

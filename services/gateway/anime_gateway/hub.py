@@ -124,6 +124,8 @@ class Hub:
             return
         if isinstance(message, JobEvent):
             self.attempts.see(message.job)
+        if not self._boxes:
+            return
         frame = frame_of(message, self.cursor, self._next(), self.compose)
         if frame is not None:
             self._fan_out(frame)
@@ -146,7 +148,7 @@ class Hub:
         tokens = received.subject.split(".")
         if tokens[2] == "job":
             known = self.attempts.tell(JobProgress.parse(received.data))
-            if known is not None:
+            if known is not None and self._boxes:
                 self._fan_out(self._progress(known))
         elif tokens[2] == "preview":
             self.attempts.show(UUID(tokens[3]), UUID(tokens[4]), received.data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from anime_common.messages import subject_matches
 from anime_common.outcomes import Refused
 from anime_common.topology import FACTS, LEDGER
 from anime_gateway.cursor import Cursor, Mark, incarnation
@@ -16,15 +17,18 @@ from anime_gateway.feed import ANSWERS, EVENTS_PREFIX, readable
 from anime_gateway.frames import Frame, encode, frame_of
 from anime_gateway.hub import Hub
 from anime_gateway.public import ResetData
+from anime_gateway.reading import Gone, stretch
 
 if TYPE_CHECKING:
-    from anime_common.bus import Stored
+    from anime_common.bus import Stored, StreamState
     from anime_gateway.mailbox import Mailbox
     from anime_gateway.snapshots import Snapshot, Snapshots
 
 log = structlog.get_logger(__name__)
 
 LEDGER_RETRY = 1.0
+SETTLED = 1024
+"""All but so many of the newest messages of a stream are taken to lie on every replica that does not say otherwise."""
 
 Batches = AsyncGenerator["list[Frame]", None]
 """Frames as they come; an empty batch says that the stream lives."""
@@ -184,19 +188,39 @@ class Subscription:
         return frames
 
     async def _between(self, stream: str, after: Mark, until: Mark, match: str) -> AsyncIterator[list[Stored]]:
-        """The stored events in (after, until] that match, page by page; raises CannotResume when some have expired."""
-        position = after.sequence
-        while position < until.sequence:
+        """The stored events in (after, until] that match, page by page; raises CannotResume when some have expired.
+
+        The server sorts out what does not match, but for the newest events: there a replica that lags behind could
+        leave out one that does, and nobody would know. So these are all read, and sorted out here.
+        """
+        position = settled = after.sequence
+        if position < until.sequence - SETTLED:
+            state = await self._same(stream, after, position)
+            settled = max(until.sequence - SETTLED - state.lag, position)
+        while position < settled:
             async with self._streams.reading:
                 page = await self._hub.bus.read(stream, position + 1, match=match)
-                state = await self._hub.bus.stream_state(stream)
-            if incarnation(state.created) != after.stream:
-                raise CannotResume("other_stream")
-            if state.first > position + 1:
-                raise CannotResume("too_old")
-            wanted = [stored for stored in page if stored.sequence <= until.sequence]
-            if wanted:
+                await self._same(stream, after, position)
+            if wanted := [stored for stored in page if stored.sequence <= settled]:
                 yield wanted
-            if not page or len(wanted) < len(page):
-                return
-            position = page[-1].sequence
+            position = page[-1].sequence if page else settled
+        pages = stretch(self._hub.bus, stream, settled, until.sequence)
+        while True:
+            async with self._streams.reading:
+                try:
+                    newest = await anext(pages, None)
+                except Gone as gone:
+                    raise CannotResume("too_old") from gone
+                if newest is None:
+                    return
+                await self._same(stream, after, until.sequence)
+            yield [stored for stored in newest if subject_matches(match, stored.subject)]
+
+    async def _same(self, stream: str, mark: Mark, position: int) -> StreamState:
+        """The state of a stream, if it is the one of the mark and still holds what follows `position`."""
+        state = await self._hub.bus.stream_state(stream)
+        if incarnation(state.created) != mark.stream:
+            raise CannotResume("other_stream")
+        if state.first > position + 1:
+            raise CannotResume("too_old")
+        return state

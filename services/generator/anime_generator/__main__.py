@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,7 +21,8 @@ from anime_generator.engine_host import EngineHost, HostOptions
 from anime_generator.engines import ENGINES
 from anime_generator.heart import Heart
 from anime_generator.model import Worker
-from anime_generator.registry import Registry, load_registry
+from anime_generator.registry import Registry
+from anime_generator.registry.live import LiveRegistry
 from anime_generator.reporter import Reporter
 from anime_generator.runner import Runner
 from anime_generator.settings import GeneratorSettings
@@ -37,8 +39,8 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
     """Wire the service: engine process, desk, reporter, heart, runner, consumer, control."""
     settings, bus = runtime.settings, runtime.bus
     news = asyncio.Event()
-    registry = load_registry(settings.models, frozenset(ENGINES))
-    host = EngineHost(host_options(settings, registry), news.set, metrics.ENGINE_RESTARTS.inc)
+    registry = LiveRegistry(settings.models, frozenset(ENGINES))
+    host = EngineHost(host_options(settings, registry.current), news.set, metrics.ENGINE_RESTARTS.inc)
     worker = Worker(settings.worker, uuid7(), datetime.now(UTC))
     desk = Desk(worker, host, news.set)
     reporter = Reporter(bus, runtime.spawn, desk.confirmed)
@@ -49,13 +51,12 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
         news,
         worker=lambda: desk.worker,
         last_fact=lambda: reporter.last_fact,
-        batch_limit=registry.batch_limit(),
+        registry=registry,
         interval=settings.heartbeat,
         gap=settings.heartbeat_gap,
     )
     staging = Staging(Artifacts(settings.artifacts_url), settings.generator_staging_patience)
-    engines = {key: spec.engine for key, spec in registry.models.items()}
-    runner = Runner(bus, desk, host, staging, engines, runtime.spawn)
+    runner = Runner(bus, desk, host, staging, registry, runtime.spawn)
     shift = Shift(desk, host, heart, runner, reporter, settings.generator_finish_grace, settings.stop_grace * 0.9)
     runtime.checks["engine"] = _engine(host)
     await bus.listen(f"anime.ctl.generator.{settings.worker}", partial(handlers.hear, desk))
@@ -64,7 +65,9 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
         Loop(bus, consumer, partial(handlers.handle, desk), runtime.stop, batch=OFFERS_AT_ONCE).run(), "offers"
     )
     runtime.spawn(shift.serve(runtime.stop), "shift")
-    log.info("worker", worker=worker.name, incarnation=str(worker.incarnation), models=sorted(registry.models))
+    runtime.spawn(registry.follow(settings.models_poll, _swap(registry, host, news.set), runtime.stop), "registry")
+    models = sorted(registry.current.models)
+    log.info("worker", worker=worker.name, incarnation=str(worker.incarnation), models=models)
 
 
 def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions:
@@ -87,6 +90,17 @@ def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions
         log_format=settings.log_format,
         restart_delay=settings.generator_engine_delay,
     )
+
+
+def _swap(registry: LiveRegistry, host: EngineHost, news: Callable[[], None]) -> Callable[[], None]:
+    """Hands a changed registry to the engine process, and tells of it, or of a file that cannot be used."""
+
+    def swap() -> None:
+        current = registry.current
+        host.reconfigure(tuple(current.models.values()), tuple(spec.key for spec in current.preloaded()))
+        news()
+
+    return swap
 
 
 def _engine(host: EngineHost) -> Check:

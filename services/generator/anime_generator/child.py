@@ -52,9 +52,8 @@ class Workshop:
         self._engines: dict[str, Engine] = {}
         self._infos: dict[str, ModelInfo] = {}
         self.problems: dict[str, str] = {}
-        options = EngineOptions(config.embedding_cache, config.preview_every, config.preview_size)
-        for name in sorted({spec.engine for spec in config.models}):
-            self._open(name, options)
+        self._options = EngineOptions(config.embedding_cache, config.preview_every, config.preview_size)
+        self._open_all()
         self._limits = BatchLimits()
         self._residents = Residents(self._device, self._engines, config.memory, self._loading, self._tell_residents)
         self._studio = Studio(self._device, self._specs, self._infos, self._engines, self._residents, self._limits)
@@ -70,6 +69,8 @@ class Workshop:
             return self._prepare(order.model)
         if isinstance(order, wire.GiveUp):
             self._residents.give_up(order.model)
+        elif isinstance(order, wire.Configure):
+            self._reconfigure(order)
         elif isinstance(order, wire.Draw):
             return self._draw(order)
         return True
@@ -82,10 +83,26 @@ class Workshop:
         if abs(memory.free - self._told_free) > NOTABLE * memory.total:
             self._tell_residents()
 
-    def _open(self, name: str, options: EngineOptions) -> None:
+    def _reconfigure(self, config: wire.Configure) -> None:
+        """Other models than before: those that are gone, or lie in other files, are given up."""
+        fresh = {spec.key: spec for spec in config.models}
+        self._residents.reconfigure(fresh)
+        for known in (self._specs, self._configured, self._infos, self.problems):
+            known.clear()
+        self._specs.update(fresh)
+        self._configured.update({key: spec.batch_limit for key, spec in fresh.items()})
+        self._open_all()
+        self._tell_residents()
+        self._line.send(self.ready())
+
+    def _open_all(self) -> None:
+        for name in sorted({spec.engine for spec in self._specs.values()}):
+            self._open(name)
+
+    def _open(self, name: str) -> None:
         specs = [spec for spec in self._specs.values() if spec.engine == name]
         try:
-            engine = open_engine(name, self._device, options)
+            engine = self._engines.get(name) or open_engine(name, self._device, self._options)
         except ImportError as error:
             reason = f"the engine {name} needs a library that is not installed: {error}"
             self.problems |= {spec.key: reason for spec in specs}

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
     from anime_common.contracts.vocabulary import ModelInfo
     from anime_common.messages import Model
+    from anime_generator.registry import ModelSpec
 
 log = structlog.get_logger(__name__)
 
@@ -177,6 +178,17 @@ class EngineHost:
         """Drop a resident model, or all, once the run in hand is over."""
         self._send(wire.GiveUp(model=model))
 
+    def reconfigure(self, models: tuple[ModelSpec, ...], preload: tuple[str, ...]) -> None:
+        """From now on, these models: the engine process takes them once the run in hand is over."""
+        if models == self._options.config.models:
+            return
+        config = self._options.config.model_copy(update={"models": models})
+        self._options = replace(self._options, config=config, preload=preload)
+        keys = {spec.key for spec in models}
+        self.models = tuple(model for model in self.models if model.key in keys)
+        self._unloadable.clear()  # what could not be loaded may have been mended
+        self._send(config)
+
     async def _serve_once(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -261,8 +273,9 @@ class EngineHost:
         self.device, self.models, self.problems = report.device, report.models, dict(report.problems)
         for model, problem in report.problems.items():
             log.error("model_unavailable", model=model, problem=problem)
-        self._watchdog.idle()
-        hopeless = self._unloadable | report.problems.keys()
+        if self._run is None:
+            self._watchdog.idle()
+        hopeless = self._unloadable | report.problems.keys() | set(self.resident)
         self._preloading = {model for model in self._options.preload if model not in hopeless}
         for model in self._options.preload:
             if model in self._preloading:

@@ -33,6 +33,8 @@ class Feed:
         """Publish the progress now, or shortly; a change of phase may use what is kept for that."""
         if not self._desk.holds(self.tracker.attempt_id):
             return  # it was taken from us: whoever has it now tells of it
+        if self._late is not None and self._sent is not None and self._sent.phase is self.tracker.phase:
+            return  # the latest goes out soon
         progress = self.tracker.view()
         self._desk.note(progress)
         if progress == self._sent:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from anime_common.contracts.generator import FactPosition
     from anime_generator.engine_host import EngineHost
     from anime_generator.model import Worker
+    from anime_generator.registry.live import LiveRegistry
 
 SLOTS = 1
 """One engine process, one run at a time."""
@@ -34,7 +37,7 @@ class Heart:
         *,
         worker: Callable[[], Worker],
         last_fact: Callable[[], FactPosition | None],
-        batch_limit: int,
+        registry: LiveRegistry,
         interval: float,
         gap: float,
     ) -> None:
@@ -42,7 +45,8 @@ class Heart:
         self._host = host
         self._worker = worker
         self._last_fact = last_fact
-        self._batch_limit = batch_limit
+        self._registry = registry
+        self._told: tuple[object, float] = ((), -math.inf)
         self._interval = interval
         self._gap = gap
         self._news = news
@@ -72,6 +76,8 @@ class Heart:
         if host.device is None:
             return None
         free = SLOTS - worker.busy() if host.usable and not worker.draining else 0
+        loras, embeddings = self._registry.current.announced()
+        brief = self._brief((loras, embeddings)) and not goodbye
         return Heartbeat(
             worker=worker.name,
             incarnation=worker.incarnation,
@@ -85,13 +91,29 @@ class Heart:
             residency=host.residency,
             slots=SLOTS,
             free_slots=max(free, 0),
-            batch_limit=self._batch_limit,
+            loras=() if brief else loras,
+            embeddings=() if brief else embeddings,
+            brief=brief,
+            warnings=self._registry.warnings(),
+            batch_limit=self._registry.current.batch_limit(),
             batch_limits=host.batch_limits,
             draining=worker.draining,
             goodbye=goodbye,
             attempts=() if goodbye else tuple(attempt.held() for attempt in worker.attempts.values()),
             last_fact=self._last_fact(),
         )
+
+    def _brief(self, adapters: tuple[tuple[object, ...], ...]) -> bool:
+        """Whether LoRAs and embeddings, of which there may be many, were told lately enough to be left out.
+
+        Beats at once on change are frequent; what gets lost of one is told again within the interval.
+        """
+        told, at = self._told
+        now = time.monotonic()
+        if not any(adapters) or (told == adapters and now - at < self._interval / 2):
+            return any(adapters)
+        self._told = (adapters, now)
+        return False
 
     def _measure(self, worker: Worker) -> None:
         for stage in Stage:

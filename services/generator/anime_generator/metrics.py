@@ -17,3 +17,7 @@ ENGINE_RESTARTS = Counter("anime_engine_restarts_total", "Engine processes that 
 ENGINE_USABLE = Gauge("anime_engine_usable", "1 while the engine process takes orders.")
 RESIDENT = Gauge("anime_models_resident", "Models in memory.")
 MEMORY_FREE = Gauge("anime_device_memory_free_bytes", "Free memory of the device, as last measured.")
+REGISTRY_PROBLEMS = Gauge(
+    "anime_registry_problems",
+    "Mistakes in the registry of models as its file stands; with any, the one before is in force.",
+)

@@ -124,6 +124,19 @@ class Residents:
         self._device.release()
         self._on_change()
 
+    def reconfigure(self, specs: Mapping[str, ModelSpec]) -> None:
+        """Take the registry's new entries; models that are gone, or would be loaded otherwise, are given up."""
+        for key, record in list(self._records.items()):
+            fresh = specs.get(key)
+            if fresh is not None and fresh.loads_like(record.spec):
+                record.spec = fresh
+                continue
+            if record.tier is not None:
+                self._engines[record.spec.engine].unload(key)
+                log.info("model_moved", model=key, to="nowhere", reason="its entry in the registry has changed")
+            del self._records[key]
+        self._device.release()
+
     def look(self) -> bool:
         """Between runs: yield to other programs, bring back what was yielded. Whether anything moved."""
         if self._device.memory().free < self._rules.high * self._device.memory().total:

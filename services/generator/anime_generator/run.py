@@ -150,10 +150,11 @@ class Run:
     def _refuse(self, info: ModelInfo | None) -> None:
         """End the attempts that this model cannot do."""
         for attempt_id, job in tuple(self._open.items()):
-            problem = f"model: {job.settings.model} cannot be run here"
-            if info is not None and (problem := settings_problem(info, job.settings) or "") == "":
-                continue
-            self._end(attempt_id, "failed", EngineError("bad_settings", problem, retryable=False))
+            if info is None:
+                text = f"model: {job.settings.model} cannot be run here (any more)"
+                self._end(attempt_id, "failed", EngineError("model_unavailable", text, retryable=True))
+            elif (problem := settings_problem(info, job.settings)) is not None:
+                self._end(attempt_id, "failed", EngineError("bad_settings", problem, retryable=False))
 
     def _end_all(self, error: EngineError) -> None:
         lone = len(self._open) == 1

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anime_generator.desk import Desk
     from anime_generator.engine_host import EngineHost
     from anime_generator.hearing import Heard
+    from anime_generator.registry.live import LiveRegistry
     from anime_generator.reporter import Spawn
 
 log = structlog.get_logger(__name__)
@@ -53,13 +54,13 @@ class Runner:
     """Draws what the desk says is next."""
 
     def __init__(
-        self, bus: Bus, desk: Desk, host: EngineHost, staging: Staging, engines: dict[str, str], spawn: Spawn
+        self, bus: Bus, desk: Desk, host: EngineHost, staging: Staging, registry: LiveRegistry, spawn: Spawn
     ) -> None:
         self._bus = bus
         self._desk = desk
         self._host = host
         self._staging = staging
-        self._engines = engines
+        self._registry = registry
         self._spawn = spawn
         self._history = History()
 
@@ -71,13 +72,24 @@ class Runner:
             elif await self._host.wait_usable():
                 await hit("generator.before_started")
                 if attempts := self._desk.worker.next_run():
-                    await self._draw(attempts)
+                    await self._draw_or_return(attempts)
             else:
                 self._give_back("the engine process does not start")
 
+    async def _draw_or_return(self, attempts: tuple[Attempt, ...]) -> None:
+        """Run an offer; what waits for a model that has left the registry meanwhile goes back to the ledger."""
+        key = attempts[0].job.settings.model
+        if key in self._registry.current.models:
+            await self._draw(attempts)
+        else:
+            reason = f"the model {key} has left this worker's registry"
+            ids = [attempt.id for attempt in attempts]
+            log.warning("attempts_released", attempts=len(ids), reason=reason)
+            self._desk.apply(model.release(self._desk.worker, ids, reason, datetime.now(UTC)))
+
     async def _draw(self, attempts: tuple[Attempt, ...]) -> None:
         settings = attempts[0].job.settings
-        engine = self._engines.get(settings.model, "")
+        engine = self._registry.engine(settings.model)
         ids = tuple(attempt.id for attempt in attempts)
         with span("generate", traceparent=attempts[0].traceparent, model=settings.model, engine=engine):
             self._desk.apply(model.begin(self._desk.worker, ids, engine, datetime.now(UTC)))
@@ -186,7 +198,7 @@ class Runner:
         for phase, seconds in timings.items():
             metrics.PHASE_SECONDS.labels(model=settings.model, phase=phase).observe(seconds)
         device = self._host.device.name if self._host.device else ""
-        engine = self._engines.get(settings.model, "")
+        engine = self._registry.engine(settings.model)
         return Made(engine, device, outputs, timings, ended.warnings, ended.settings)
 
     def _give_back(self, reason: str) -> None:

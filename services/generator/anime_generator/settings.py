@@ -33,6 +33,7 @@ class GeneratorSettings(ServiceSettings):
         None, description="Id of the card, the same for all workers on it; default: its UUID."
     )
     models: Path | None = Field(None, description="The owner's models.toml, laid over the one that is shipped.")
+    models_poll: float = Field(3.0, gt=0, description="How often the registry's files are looked at for changes.")
     cpu_threads: int | None = Field(
         None, ge=1, le=256, description="Threads of torch on the CPU; default: OMP_NUM_THREADS, else half of the cores."
     )

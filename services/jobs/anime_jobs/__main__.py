@@ -14,10 +14,10 @@ from anime_common.outbox import Inbox, Relay, transaction
 from anime_common.outcomes import Unavailable
 from anime_common.pull import Pulled
 from anime_common.service import Runtime, run
-from anime_jobs import store
+from anime_jobs import books, store
 from anime_jobs.dispatcher import Dispatcher
 from anime_jobs.fleet import Fleet
-from anime_jobs.handlers import HANDLERS, Ledger, dead_command, lock_jobs
+from anime_jobs.handlers import HANDLERS, Ledger, dead_command
 from anime_jobs.queries import Queries
 from anime_jobs.settings import JobsSettings
 
@@ -55,7 +55,7 @@ async def build(runtime: Runtime[JobsSettings]) -> None:
         dispatcher.wake()
 
     handlers = {message: partial(handler, ledger) for message, handler in HANDLERS.items()}
-    inbox = Inbox(pool, "jobs", handlers, committed, prepare=lock_jobs)
+    inbox = Inbox(pool, "jobs", handlers, committed, work=books.of_batch)
 
     async def on_dead(message: Pulled, reason: str, field: str | None) -> None:
         answer = dead_command(ledger, message, reason, field)

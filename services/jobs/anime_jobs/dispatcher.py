@@ -26,7 +26,8 @@ from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Unavailable
 from anime_jobs import line, metrics, roster, store
-from anime_jobs.changes import advance, outgoing
+from anime_jobs.books import Books, opened
+from anime_jobs.changes import outgoing
 from anime_jobs.consumers import Consumers
 from anime_jobs.fleet import Attention, Fleet, View, free_workers, judge
 from anime_jobs.model import DeadlinePassed, Dispatch, ModelAnnounced, OfferFenced, OfferRepeated, Record, WorkerLost
@@ -45,6 +46,8 @@ PER_PROJECT = 64
 FACTS_CACHE = 0.2
 STORE_HEARTBEAT = 10.0
 PRUNE_INTERVAL = 3600.0
+QUEUE_SHARE = 0.05
+"""Of the time, what announcing the queue may take."""
 
 
 @dataclass(slots=True)
@@ -68,12 +71,13 @@ class Dispatcher:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stored: dict[str, tuple[UUID, float, int]] = field(default_factory=dict)
     _facts: _Facts = field(default_factory=_Facts)
+    _active: store.Active = field(default_factory=store.Active)
     _attention: Attention = field(init=False)
     _consumers: Consumers = field(init=False)
     _start_tail: tuple[str, int] = ("", 0)
     _since: float = 0.0
     _applied: float = 0.0
-    _queue_told: float = 0.0
+    _queue_due: float = 0.0
     _pruned: float = 0.0
 
     def __post_init__(self) -> None:
@@ -133,7 +137,7 @@ class Dispatcher:
         known = {
             row["worker"]: row["incarnation"] for row in await roster.workers(connection) if row["status"] == "live"
         }
-        active = await store.active(connection)
+        active = await self._active.read(connection)
         view = await self._view(connection, known, active, news)
         verdict = judge(active, known, view)
         due = [(record, DeadlinePassed()) for record in active if _is_due(record, view.at)]
@@ -144,7 +148,7 @@ class Dispatcher:
         inputs: list[tuple[Record, object]] = [*verdict.inputs, *due, *announced]
         if inputs:
             await self._advance(connection, inputs)
-            active = await store.active(connection)
+            active = await self._active.read(connection)
         await self._dispatch(connection, active, view)
         for order in verdict.orders:
             await self.bus.tell(order)
@@ -200,7 +204,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         heard = {worker: seen.heartbeat for worker, seen in self.fleet.seen.items() if worker in news}
         for worker, heartbeat in heard.items():
-            models = hash(heartbeat.models)
+            models = 0 if heartbeat.brief else hash((heartbeat.models, heartbeat.loras, heartbeat.embeddings))
             known = self._stored.get(worker)
             same = known is not None and known[0] == heartbeat.incarnation and known[2] == models
             if same and known is not None and loop.time() - known[1] < STORE_HEARTBEAT and not heartbeat.goodbye:
@@ -215,8 +219,8 @@ class Dispatcher:
                 continue
             async with connection.transaction():
                 await roster.keep_worker(connection, heartbeat, "gone" if heartbeat.goodbye else "live")
-                if known is None or known[2] != models:
-                    await roster.announce(connection, heartbeat.models)
+                if (known is None or known[2] != models) and not heartbeat.brief:
+                    await roster.announce(connection, heartbeat.catalogue())
             self._stored[worker] = (heartbeat.incarnation, loop.time(), models)
 
     async def _view(
@@ -254,19 +258,19 @@ class Dispatcher:
             for record in unsettled
         ]
 
-    async def _advance(self, connection: store.Connection, inputs: Iterable[tuple[Record, object]]) -> None:
+    async def _advance(self, connection: store.Connection, inputs: Sequence[tuple[Record, object]]) -> None:
         """Apply what follows to jobs that have not changed since they were read; offers to be repeated go out again."""
         sent: list[Outgoing] = []
         repeated: dict[UUID, list[Record]] = {}
         async with connection.transaction():
-            await store.lock(connection, [record.job.id for record, _ in inputs])
-            for record, message in inputs:
-                fresh = await store.find(connection, record.job.id)
-                if fresh is None or fresh.job.version != record.job.version or fresh.repeat != record.repeat:
-                    continue
-                after, messages = await advance(connection, fresh, message, self.ledger.moment())
-                sent += _traced(messages, after)
-                self._note(record, after, message, repeated)
+            async with opened(connection, [record.job.id for record, _ in inputs]) as books:
+                for record, message in inputs:
+                    fresh = await books.find(record.job.id)
+                    if fresh is None or fresh.job.version != record.job.version or fresh.repeat != record.repeat:
+                        continue
+                    after, messages = books.advance(fresh, message, self.ledger.moment())
+                    sent += _traced(messages, after)
+                    self._note(record, after, message, repeated)
             sent += [outgoing(self._offer(records)) for records in repeated.values()]
             await outbox.add(connection, sent, "jobs")
         if sent:
@@ -303,9 +307,9 @@ class Dispatcher:
             return
         sent: list[Outgoing] = []
         async with connection.transaction():
-            await store.lock(connection, [job_id for offer in offers for job_id in offer.job_ids])
-            for offer in offers:
-                sent += await self._give(connection, offer)
+            async with opened(connection, [job_id for offer in offers for job_id in offer.job_ids]) as books:
+                for offer in offers:
+                    sent += await self._give(books, offer)
             await outbox.add(connection, sent, "jobs")
             await failpoints.hit("jobs.dispatch.before_commit")
         await failpoints.hit("jobs.dispatch.after_commit")
@@ -315,17 +319,17 @@ class Dispatcher:
         self.queries.changed()
         self.committed()
 
-    async def _give(self, connection: store.Connection, offer: PlannedOffer) -> list[Outgoing]:
+    async def _give(self, books: Books, offer: PlannedOffer) -> list[Outgoing]:
         """Give the jobs of an offer that still wait to its worker; the offer goes out before their events."""
         offer_id = uuid7()
         given: list[Record] = []
         events: list[Outgoing] = []
         for job_id in offer.job_ids:
-            record = await store.find(connection, job_id)
+            record = await books.find(job_id)
             if record is None or record.state is not JobState.QUEUED or record.job.paused:
                 continue
             message = Dispatch(offer.worker, offer.incarnation, uuid7(), offer_id)
-            after, messages = await advance(connection, record, message, self.ledger.moment())
+            after, messages = books.advance(record, message, self.ledger.moment())
             given.append(after)
             events += _traced(messages, after)
         if not given:
@@ -367,13 +371,16 @@ class Dispatcher:
 
     async def _tell_queue(self, connection: store.Connection) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() - self._queue_told < self.ledger.settings.queue_interval or not self.bus.connected:
+        now = loop.time()
+        if now < self._queue_due or not self.bus.connected:
             return
-        self._queue_told = loop.time()
         state = await self.queries.compute_queue(connection)
         for name, count in state.counts.items():
             metrics.JOBS.labels(state=name.value).set(count)
         await self.bus.tell(state)
+        # A long queue takes long to tell, so it is told less often: a job is worth more than its place.
+        took = loop.time() - now
+        self._queue_due = now + max(self.ledger.settings.queue_interval, took / QUEUE_SHARE)
 
 
 def _traced(messages: Iterable[Outgoing], record: Record) -> list[Outgoing]:

@@ -48,6 +48,7 @@ class Fleet:
                 return
             if old.incarnation != heartbeat.incarnation and heartbeat.started_at < old.started_at:
                 return
+            heartbeat = heartbeat.completed(old)
         if heartbeat.goodbye:
             self.goodbyes.add(heartbeat.incarnation)
         self.remember(heartbeat)

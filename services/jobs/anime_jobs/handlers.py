@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -34,8 +34,9 @@ from anime_common.contracts.vocabulary import JobState, ModelInfo
 from anime_common.messages import TOKEN, Message, Outgoing
 from anime_common.outcomes import Refused, not_found
 from anime_common.tracing import current_traceparent
-from anime_jobs import admission, projects, roster, store
-from anime_jobs.changes import advance, moment, outgoing
+from anime_jobs import admission, store
+from anime_jobs.books import Books
+from anime_jobs.changes import moment, outgoing
 from anime_jobs.codes import new_code
 from anime_jobs.metrics import ENDED, SUBMITTED
 from anime_jobs.model import Moment, Record, optimize
@@ -57,41 +58,33 @@ class Ledger:
         return moment(self.settings.policy(), self.settings.zone())
 
 
-Handler = Callable[[Ledger, store.Connection, Delivery], Awaitable[Sequence[Outgoing]]]
+Handler = Callable[[Ledger, Books, Delivery], Awaitable[Sequence[Outgoing]]]
 
 
-async def on_submit(ledger: Ledger, connection: store.Connection, delivery: Delivery) -> Sequence[Outgoing]:
+async def on_submit(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
     """Make a job, or answer with the one that is there; a refusal is kept by job id."""
     command: Any = delivery.message
     client = delivery.envelope.last_token
     try:
-        return await _accept(ledger, connection, command, client, delivery.id)
+        return await _accept(ledger, books, command, client, delivery.id)
     except Refused as refusal:
         answer = refused(ledger, delivery.id, client, refusal, command.job_id)
-        await store.refuse(connection, command.job_id, delivery.id, client, answer.message.model_dump())
+        await store.refuse(books.connection, command.job_id, delivery.id, client, answer.message.model_dump())
         SUBMITTED.labels(outcome=refusal.code).inc()
         return [answer]
 
 
-async def _accept(
-    ledger: Ledger, connection: store.Connection, command: SubmitJob, client: str, command_id: str
-) -> Sequence[Outgoing]:
+async def _accept(ledger: Ledger, books: Books, command: SubmitJob, client: str, command_id: str) -> Sequence[Outgoing]:
     fingerprint = admission.request_hash(client, command.request)
-    existing = await store.find(connection, command.job_id)
+    existing = await books.find(command.job_id)
     if existing is not None:
         return [_replayed(ledger, existing, fingerprint, command_id, client)]
     at = ledger.moment()
     if command.expires_at is not None and command.expires_at < at.now:
         raise Refused(410, "expired", f"the submit expired at {command.expires_at.isoformat()}", "expires_at")
     admission.check_client(client, command.request)
-    record = await _new_record(ledger, connection, command, client, at)
-    while not await store.insert(connection, record):
-        existing = await store.find(connection, command.job_id)
-        if existing is not None:
-            return [_replayed(ledger, existing, fingerprint, command_id, client)]
-        code = new_code()
-        record = replace(record, job=record.job.model_copy(update={"code": code}))
-    await store.forget_refusal(connection, record.job.id)
+    record = await _new_record(ledger, books, command, client, at)
+    books.add(record)
     SUBMITTED.labels(outcome="accepted").inc()
     messages: list[Message] = [JobAccepted(job=record.job)]
     if record.state is JobState.PREPARING:
@@ -106,18 +99,16 @@ def _replayed(ledger: Ledger, existing: Record, fingerprint: str, command_id: st
     return done(ledger, command_id, client, 200, existing.job)
 
 
-async def _new_record(
-    ledger: Ledger, connection: store.Connection, command: SubmitJob, client: str, at: Moment
-) -> Record:
+async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: str, at: Moment) -> Record:
     request = command.request
-    project = await projects.find(connection, request.project, count=False)
+    project = await books.project(request.project)
     if project is None:
         text = f"there is no project {request.project!r}: make it first, or leave the field out for 'default'"
         raise Refused(422, "unknown_project", text, "project")
     if project.state is ProjectState.ARCHIVED:
         raise Refused(422, "project_archived", f"the project {project.slug!r} is archived", "project")
     seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
-    model = _model_for(request.model, await roster.models(connection))
+    model = _model_for(request.model, await books.models())
     settings = None
     if model is not None:
         settings = admission.resolve(request, model, request.prompt, request.negative_prompt, seed)
@@ -163,32 +154,32 @@ def _model_for(key: str | None, known: Sequence[ModelInfo]) -> ModelInfo | None:
     raise Refused(422, "unknown_model", f"no worker knows {key!r}; known: {', '.join(i.key for i in known)}", "model")
 
 
-async def on_command(ledger: Ledger, connection: store.Connection, delivery: Delivery) -> Sequence[Outgoing]:
+async def on_command(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
     """Cancel, retry or prioritise a job; exactly one answer."""
     command: Any = delivery.message
     client = delivery.envelope.last_token
     job_id: UUID | None = None
     try:
-        record = await store.find(connection, command.job, update=True)
+        record = await books.find(command.job)
         if record is None:
             raise not_found("job", command.job)
         job_id = record.job.id
-        after, messages = await advance(connection, record, command, ledger.moment())
+        after, messages = books.advance(record, command, ledger.moment())
     except Refused as refusal:
         return [refused(ledger, delivery.id, client, refusal, job_id)]
     _count_end(record, after)
     return [*messages, done(ledger, delivery.id, client, 200, after.job)]
 
 
-async def on_fact(ledger: Ledger, connection: store.Connection, delivery: Delivery) -> Sequence[Outgoing]:
+async def on_fact(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
     """A service reports about a job; facts of another epoch or about unknown jobs change nothing."""
     fact: Any = delivery.message
     if fact.job_id is None or (fact.epoch != ledger.epoch and not isinstance(fact, FileDeleted)):
         return []
-    record = await store.find(connection, fact.job_id, update=True)
+    record = await books.find(fact.job_id)
     if record is None:
         return []
-    after, messages = await advance(connection, record, fact, ledger.moment())
+    after, messages = books.advance(record, fact, ledger.moment())
     _count_end(record, after)
     return messages
 
@@ -224,12 +215,6 @@ def dead_command(ledger: Ledger, message: Pulled, reason: str, field: str | None
     if not TOKEN.fullmatch(command_id):
         return None
     return refused(ledger, command_id, client, Refused(422, "dead_letter", reason, field), None)
-
-
-async def lock_jobs(connection: store.Connection, batch: Sequence[Delivery]) -> None:
-    """Lock every job of a batch in a fixed order before the first change."""
-    ids = [getattr(delivery.message, "job_id", None) for delivery in batch]
-    await store.lock(connection, [each for each in ids if isinstance(each, UUID)])
 
 
 HANDLERS: Mapping[type[Message], Handler] = {

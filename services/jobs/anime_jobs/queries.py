@@ -53,6 +53,7 @@ class Queries:
     fleet: Fleet
     leading: Callable[[], bool]
     committed: Callable[[], None]
+    _active: store.Active = field(default_factory=store.Active)
     _queue: tuple[float, QueueState] | None = None
     _changed: bool = True
     _queue_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -160,7 +161,7 @@ class Queries:
         sleeping = await line.sleeping(connection, PLACES)
         counts = await store.counts(connection, ended=False)
         served = await line.last_served(connection)
-        active = await store.active(connection)
+        active = await self._active.read(connection)
         fleet_view = View(
             fleet=self.fleet,
             now=loop.time(),

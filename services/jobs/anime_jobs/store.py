@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ Connection = Any
 
 _STAGED: TypeAdapter[tuple[StagedOutput, ...]] = TypeAdapter(tuple[StagedOutput, ...])
 
-_JSON = ("request", "settings", "outputs", "timings", "warnings", "error", "reached")
+_JSON = frozenset({"request", "settings", "outputs", "timings", "warnings", "error", "reached"})
 # fmt: off
 _PUBLIC = (
     "id", "code", "version", "epoch", "state", "client", "project_id", "priority", "prompt_note", "not_before",
@@ -30,7 +31,8 @@ _PRIVATE = (
     "next_try_at", "filing_date", "run_alone",
 )
 # fmt: on
-_COLUMNS = (*_PUBLIC, *_JSON, *_PRIVATE, "staged", "end_as")
+_OWN = frozenset({*_PRIVATE, "staged", "end_as"})
+_COLUMNS = (*_PUBLIC, *sorted(_JSON), *_PRIVATE, "staged", "end_as")
 _FIXED = frozenset(
     {
         "id",
@@ -53,30 +55,34 @@ _SELECT = (
     f"SELECT {', '.join(f'j.{name}' for name in _COLUMNS)}, p.slug AS project"  # noqa: S608
     " FROM jobs j JOIN projects p ON p.id = j.project_id"
 )
+_IN_HAND = "j.state IN ('preparing', 'dispatched', 'running', 'filing')"
+_ACTIVE = f"{_SELECT.replace(' FROM ', ', j.xmin FROM ', 1)} WHERE {_IN_HAND}"
+# A job that is accepted after all was not refused.
 _INSERT = (
-    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'${i + 1}' for i in range(len(_COLUMNS)))})"  # noqa: S608
+    "WITH forgotten AS (DELETE FROM refusals WHERE job_id = $1)"  # noqa: S608
+    f" INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'${i + 1}' for i in range(len(_COLUMNS)))})"
     " ON CONFLICT DO NOTHING RETURNING id"
-)
-_UPDATE = (
-    f"UPDATE jobs SET {', '.join(f'{name} = ${i + 3}' for i, name in enumerate(_MUTABLE))}"  # noqa: S608
-    " WHERE id = $1 AND version = $2 RETURNING id"
 )
 
 
 class Conflict(Exception):
-    """A guarded change found another version: somebody else was first. The transaction is to be tried again."""
+    """Somebody else was first: a job has another version, or is there already. The transaction is to be tried again."""
+
+
+def _raw(record: Record, name: str) -> Any:
+    return getattr(record if name in _OWN else record.job, name)
+
+
+def _values(record: Record, names: Sequence[str]) -> list[Any]:
+    """The values of columns, as they are stored."""
+    public = record.job.model_dump(mode="json", include=set(_JSON.intersection(names)))
+    return [public[name] if name in public else _value(record, name) for name in names]
 
 
 def _value(record: Record, name: str) -> Any:
-    if name in _PRIVATE:
-        return getattr(record, name)
     if name == "staged":
         return _STAGED.dump_python(record.staged, mode="json")
-    if name == "end_as":
-        return record.end_as.value
-    value = getattr(record.job, name)
-    if name in _JSON:
-        return record.job.model_dump(mode="json", include={name})[name]
+    value = _raw(record, name)
     return value.value if isinstance(value, JobState) else value
 
 
@@ -92,9 +98,10 @@ async def epoch(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT epoch FROM meta"))
 
 
-async def lock(connection: Connection, ids: Iterable[UUID]) -> None:
-    """Lock jobs in a fixed order, so that two transactions never wait for each other in a circle."""
-    await connection.execute("SELECT 1 FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", sorted(set(ids)))
+async def lock(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Record]:
+    """Lock and read jobs in a fixed order, so that two transactions never wait for each other in a circle."""
+    rows = await connection.fetch(f"{_SELECT} WHERE j.id = ANY($1::uuid[]) ORDER BY j.id FOR UPDATE OF j", list(ids))
+    return {row["id"]: _record(row) for row in rows}
 
 
 async def find(connection: Connection, ref: UUID | str, *, update: bool = False) -> Record | None:
@@ -114,59 +121,108 @@ def _reference(ref: UUID | str) -> tuple[UUID | str, str]:
         return ref.lower(), "code"
 
 
-async def insert(connection: Connection, record: Record) -> bool:
-    """Add a job; False when its code is taken."""
-    return await connection.fetchval(_INSERT, *(_value(record, name) for name in _COLUMNS)) is not None
-
-
-async def save(connection: Connection, before: Record, after: Record) -> None:
-    """Store a changed job, if nobody changed it since; raises Conflict."""
-    if after == before:
+async def insert(connection: Connection, records: Sequence[Record]) -> None:
+    """Add jobs, and forget that they were refused; raises Conflict when an id or a code is taken."""
+    if not records:
         return
-    values = [_value(after, name) for name in _MUTABLE]
-    if await connection.fetchval(_UPDATE, before.job.id, before.job.version, *values) is None:
-        raise Conflict(f"job {before.job.id} is no longer at version {before.job.version}")
+    rows = await connection.fetchmany(_INSERT, [_values(record, _COLUMNS) for record in records])
+    if len(rows) < len(records):
+        taken = {record.job.id for record in records} - {row["id"] for row in rows}
+        raise Conflict(f"the id or the code of these jobs is taken: {', '.join(map(str, taken))}")
 
 
-async def open_attempt(connection: Connection, record: Record) -> None:
-    """Note a new attempt of a dispatched job."""
-    job, settings = record.job, record.job.settings
-    work = float(settings.width * settings.height * settings.steps * settings.count) if settings else None
-    await connection.execute(
+async def save(connection: Connection, changes: Iterable[tuple[Record, Record]]) -> None:
+    """Store changed jobs (before, after), if nobody changed them since; raises Conflict. Writes what differs alone."""
+    alike: dict[tuple[str, ...], list[tuple[Record, Record]]] = {}
+    for before, after in changes:
+        if before is not after and (names := tuple(name for name in _MUTABLE if _differ(before, after, name))):
+            alike.setdefault(names, []).append((before, after))
+    for names, members in alike.items():
+        columns = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=3))
+        rows = await connection.fetchmany(
+            f"UPDATE jobs SET {columns} WHERE id = $1 AND version = $2 RETURNING id",  # noqa: S608 - our own names
+            [(before.job.id, before.job.version, *_values(after, names)) for before, after in members],
+        )
+        stored = {row["id"] for row in rows}
+        for before, _ in members:
+            if before.job.id not in stored:
+                raise Conflict(f"job {before.job.id} is no longer at version {before.job.version}")
+
+
+def _differ(before: Record, after: Record, name: str) -> bool:
+    old, new = _raw(before, name), _raw(after, name)
+    return old is not new and bool(old != new)
+
+
+async def open_attempts(connection: Connection, records: Iterable[Record]) -> None:
+    """Note the new attempts of dispatched jobs."""
+    rows = [
+        (
+            record.job.attempt_id,
+            record.job.id,
+            record.job.attempt,
+            record.offer_id,
+            record.job.worker,
+            record.incarnation,
+            record.job.settings.model if record.job.settings else None,
+            _work(record),
+            record.job.dispatched_at,
+        )
+        for record in records
+    ]
+    await _each(
+        connection,
         "INSERT INTO attempts (id, job_id, number, offer_id, worker, incarnation, model, work, dispatched_at)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        job.attempt_id,
-        job.id,
-        job.attempt,
-        record.offer_id,
-        job.worker,
-        record.incarnation,
-        settings.model if settings else None,
-        work,
-        job.dispatched_at,
+        rows,
     )
 
 
-async def start_attempt(connection: Connection, attempt_id: UUID, at: datetime) -> None:
-    """Note when an attempt was begun."""
-    await connection.execute("UPDATE attempts SET started_at = coalesce(started_at, $2) WHERE id = $1", attempt_id, at)
+def _work(record: Record) -> float | None:
+    settings = record.job.settings
+    return float(settings.width * settings.height * settings.steps * settings.count) if settings else None
 
 
-async def end_attempt(connection: Connection, attempt_id: UUID, outcome: str, at: datetime, error: str | None) -> None:
-    """Note how an attempt ended; the first end stays."""
-    await connection.execute(
+async def start_attempts(connection: Connection, begun: Sequence[tuple[UUID, datetime]]) -> None:
+    """Note when attempts were begun: (attempt, when)."""
+    await _each(connection, "UPDATE attempts SET started_at = coalesce(started_at, $2) WHERE id = $1", begun)
+
+
+async def end_attempts(connection: Connection, ends: Sequence[tuple[UUID, str, datetime, str | None]]) -> None:
+    """Note how attempts ended (attempt, outcome, when, error); the first end of each stays."""
+    await _each(
+        connection,
         "UPDATE attempts SET outcome = $2, ended_at = $3, error = $4 WHERE id = $1 AND outcome IS NULL",
-        attempt_id,
-        outcome,
-        at,
-        error,
+        ends,
     )
 
 
-async def active(connection: Connection) -> list[Record]:
-    """Every job that a worker, Echo or files has in hand."""
-    states = "('preparing', 'dispatched', 'running', 'filing')"
-    return [_record(row) for row in await connection.fetch(f"{_SELECT} WHERE j.state IN {states} ORDER BY j.id")]
+async def _each(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        await connection.executemany(statement, rows)
+
+
+@dataclass(slots=True)
+class Active:
+    """Every job that a worker, Echo or files has in hand. It is looked at all the time: only changed rows are read."""
+
+    _known: dict[UUID, tuple[int, Record]] = field(default_factory=dict)
+
+    async def read(self, connection: Connection) -> list[Record]:
+        """These jobs as they are now, by id."""
+        rows = await connection.fetch(f"SELECT j.id, j.xmin FROM jobs j WHERE {_IN_HAND} ORDER BY j.id")  # noqa: S608
+        same = {row["id"]: self._known[row["id"]] for row in rows if self._is_known(row)}
+        changed = [row["id"] for row in rows if row["id"] not in same]
+        if changed:
+            news = await connection.fetch(f"{_ACTIVE} AND j.id = ANY($1::uuid[])", changed)
+            same |= {row["id"]: (row["xmin"], _record(row)) for row in news}
+        self._known = same
+        return [same[row["id"]][1] for row in rows if row["id"] in same]
+
+    def _is_known(self, row: Mapping[str, Any]) -> bool:
+        known = self._known.get(row["id"])
+        # The transaction that wrote a row is another one after every change of it.
+        return known is not None and known[0] == row["xmin"]
 
 
 async def unsettled(connection: Connection) -> list[Record]:
@@ -220,11 +276,6 @@ async def refusal(connection: Connection, job_id: UUID) -> Mapping[str, Any] | N
     """Why the submit of this job was refused, if it was."""
     row: Mapping[str, Any] | None = await connection.fetchrow("SELECT * FROM refusals WHERE job_id = $1", job_id)
     return row
-
-
-async def forget_refusal(connection: Connection, job_id: UUID) -> None:
-    """The job was accepted after all."""
-    await connection.execute("DELETE FROM refusals WHERE job_id = $1", job_id)
 
 
 async def page(

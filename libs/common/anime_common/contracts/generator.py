@@ -8,7 +8,16 @@ from uuid import UUID
 
 from pydantic import Field
 
-from anime_common.contracts.vocabulary import AttemptProgress, ModelInfo, Phase, Reached, Settings, StagedOutput
+from anime_common.contracts.vocabulary import (
+    AttemptProgress,
+    EmbeddingInfo,
+    LoraInfo,
+    ModelInfo,
+    Phase,
+    Reached,
+    Settings,
+    StagedOutput,
+)
 from anime_common.messages import Kind, Message, Model
 
 PREVIEWS = "anime.tel.preview.{job_id}.{attempt_id}"
@@ -176,6 +185,14 @@ class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="ani
     device: DeviceInfo = Field(description="The card or CPU it runs on.")
     engines: tuple[str, ...] = Field(description="Engines it has.")
     models: tuple[ModelInfo, ...] = Field(description="Models it can run.")
+    loras: tuple[LoraInfo, ...] = Field((), description="LoRAs it has; each fits the models of its family.")
+    embeddings: tuple[EmbeddingInfo, ...] = Field(
+        (), description="Textual-inversion embeddings it has; each fits the models of its family."
+    )
+    brief: bool = Field(
+        False, description="LoRAs and embeddings are left out: they are as this incarnation told them last."
+    )
+    warnings: tuple[str, ...] = Field((), description="What somebody should mend, for people.")
     resident: tuple[str, ...] = Field((), description="Keys of the models in memory, ready to draw.")
     residency: tuple[ResidentModel, ...] = Field(
         (), description="Every model in its memory, or given up lately, and why; most recently used last."
@@ -191,6 +208,24 @@ class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="ani
     goodbye: bool = Field(False, description="The last heartbeat of this incarnation: it has let go of everything.")
     attempts: tuple[HeldAttempt, ...] = Field((), description="Every attempt it holds.")
     last_fact: FactPosition | None = Field(None, description="Where its last fact was stored; absent before the first.")
+
+    def catalogue(self) -> tuple[ModelInfo, ...]:
+        """Its models, each with the LoRAs and embeddings that fit it."""
+        return tuple(
+            model.model_copy(
+                update={
+                    "loras": tuple(each for each in self.loras if each.family == model.family),
+                    "embeddings": tuple(each for each in self.embeddings if each.family == model.family),
+                }
+            )
+            for model in self.models
+        )
+
+    def completed(self, before: Heartbeat) -> Heartbeat:
+        """A brief one with what the one before told, if that was of the same incarnation."""
+        if not self.brief or before.brief or before.incarnation != self.incarnation:
+            return self
+        return self.model_copy(update={"loras": before.loras, "embeddings": before.embeddings, "brief": False})
 
 
 class CancelAttempt(Model):

@@ -16,10 +16,11 @@ import torch
 import transformers
 
 from anime_common.contracts.vocabulary import Phase
+from anime_generator.engines.economy import economy
 from anime_generator.engines.embeddings import EmbeddingCache, encode
 from anime_generator.engines.faults import translated
 from anime_generator.engines.offload import to_device, to_host
-from anime_generator.engines.passes import ForwardPass, economy, stacked
+from anime_generator.engines.passes import ForwardPass, stacked
 from anime_generator.engines.pipelines import Resident, load_pipeline
 from anime_generator.engines.protocol import USUAL, Cancelled, EngineError, plan_passes
 from anime_generator.engines.samplers import SAMPLERS, build_sampler

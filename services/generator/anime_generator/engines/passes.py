@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from anime_generator.engines.pipelines import Resident
     from anime_generator.engines.protocol import Cancel, EngineOptions, OnProgress, Picture
     from anime_generator.registry import ModelSpec
-
-TILE = 512
-"""Pixels of the sides of a tile when the autoencoder works in tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,29 +123,6 @@ class ForwardPass:
                 raise EngineError("not_a_number", reason, retryable=False)
             self.device.demand(demand)
             self.tell(Drawn(picture, self.resident.to_pixels(latent)))
-
-
-@contextmanager
-def economy(resident: Resident, *, on: bool) -> Iterator[None]:
-    """Within it, attention is computed in slices and the autoencoder works in tiles: slower, in much less memory."""
-    if not on:
-        yield
-        return
-    pipe, vae = resident.pipe, resident.vae
-    # AutoencoderTiny puts its tiles together as if every one of its kind enlarged by eight.
-    tiles = getattr(vae, "spatial_scale_factor", pipe.vae_scale_factor) == pipe.vae_scale_factor
-    pipe.enable_attention_slicing("max")
-    if tiles:
-        if hasattr(vae, "tile_sample_min_size"):
-            vae.tile_sample_min_size = min(vae.tile_sample_min_size, TILE)
-            vae.tile_latent_min_size = vae.tile_sample_min_size // pipe.vae_scale_factor
-        vae.enable_tiling()
-    try:
-        yield
-    finally:
-        pipe.disable_attention_slicing()
-        if tiles:
-            vae.disable_tiling()
 
 
 def stacked(embeddings: Sequence[Embedding]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Look:
     dtype: str = ""
     size: int = 0
     tensors: int = 0
+    parameters: int = 0
     stamp: str = ""
     title: str = ""
     licence: str = ""
@@ -57,6 +58,7 @@ def look(path: Path) -> Look:
         dtype=header.dtype,
         size=header.size,
         tensors=len(header.tensors),
+        parameters=header.parameters,
         stamp=stamp(path),
         title=said.get("modelspec.title") or said.get("ss_output_name") or "",
         licence=said.get("modelspec.license", ""),
@@ -104,6 +106,7 @@ def _summed(folder: Path, found: Found, looks: list[Look]) -> Look:
         dtype=", ".join(dtypes),
         size=sum(each.size for each in looks),
         tensors=sum(each.tensors for each in looks),
+        parameters=sum(each.parameters for each in looks),
         stamp=stamp(folder),
         problems=tuple(problem for each in looks for problem in each.problems),
     )
@@ -116,7 +119,7 @@ def _look_at_part(folder: Path, name: str) -> Look:
         pickled = next((each.name for each in _files(folder) if each.suffix in PICKLES), None)
         problem = f"has pickled weights only ({pickled}): {CONVERT}" if pickled else f"has no {SUFFIX} weights"
         return Look(problems=(f"{name} {problem}",))
-    size, tensors, problems, dtypes = 0, 0, [], set()
+    size, tensors, parameters, problems, dtypes = 0, 0, 0, [], set()
     for each in weights:
         try:
             header = read_header(each)
@@ -124,8 +127,10 @@ def _look_at_part(folder: Path, name: str) -> Look:
             problems.append(f"{name}/{each.name} {error}")
             continue
         size, tensors = size + header.size, tensors + len(header.tensors)
+        parameters += header.parameters
         dtypes.add(header.dtype)
-    return Look(dtype=", ".join(sorted(dtypes)), size=size, tensors=tensors, problems=tuple(problems))
+    joined = ", ".join(sorted(dtypes))
+    return Look(dtype=joined, size=size, tensors=tensors, parameters=parameters, problems=tuple(problems))
 
 
 def _family_of_folder(folder: Path, index: dict[str, Any]) -> Found:

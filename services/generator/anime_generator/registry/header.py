@@ -70,6 +70,11 @@ class Header:
         most = counted.most_common(1)[0][0]
         return _NAMES.get(most, most.lower())
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds, those kept beside the weights for training (EMA) left out."""
+        return sum(math.prod(each.shape) for name, each in self.tensors.items() if not name.startswith("model_ema."))
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; empty when there is none of that name."""
         found = self.tensors.get(name)

@@ -29,6 +29,14 @@ def load_registry(overlay: Path | None, engines: frozenset[str]) -> Registry:
 
     `engines` are the names that `engine = ` may take.
     """
+    registry, problems = examine(overlay, engines)
+    if problems:
+        raise RegistryError([f"{overlay or SHIPPED}: {problem}" for problem in problems])
+    return registry
+
+
+def examine(overlay: Path | None, engines: frozenset[str]) -> tuple[Registry, list[str]]:
+    """What can be read of a registry, and all that is wrong with it; raises RegistryError when it is no TOML file."""
     tables = read_tables(SHIPPED)
     bases = dict.fromkeys(_keys(tables), SHIPPED.parent)
     if overlay is not None:
@@ -44,9 +52,7 @@ def load_registry(overlay: Path | None, engines: frozenset[str]) -> Registry:
     adapters = _Adapters(_loras(reading, tables), _embeddings(reading, tables))
     models = _models(reading, tables, adapters)
     _cross_check(reading, models)
-    if reading.problems:
-        raise RegistryError([f"{overlay or SHIPPED}: {problem}" for problem in reading.problems])
-    return Registry(models, reading.default, adapters.loras, adapters.embeddings)
+    return Registry(models, reading.default, adapters.loras, adapters.embeddings), reading.problems
 
 
 @dataclass(frozen=True, slots=True)

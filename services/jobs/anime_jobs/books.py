@@ -1,0 +1,139 @@
+"""The jobs of one transaction: locked and read at once, decided about in memory, written at once at its end.
+
+Statements are most of what a job costs the ledger, so a batch of messages shares them: one locks and reads all jobs,
+one a kind of change writes them, and what several submits ask is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from anime_common.contracts.generator import (
+    AttemptCancelled,
+    AttemptFailed,
+    AttemptFinished,
+    AttemptReleased,
+    AttemptStarted,
+)
+from anime_common.contracts.jobs import CancelJob, Project
+from anime_common.contracts.vocabulary import JobState, ModelInfo
+from anime_common.messages import Outgoing
+from anime_jobs import projects, roster, store
+from anime_jobs.changes import outgoing
+from anime_jobs.model import Dispatch, Moment, OfferFenced, Record, WorkerLost, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anime_common.consume import Delivery
+
+OUTCOMES: dict[type, str] = {
+    AttemptFinished: "finished",
+    AttemptFailed: "failed",
+    AttemptCancelled: "cancelled",
+    AttemptReleased: "released",
+    WorkerLost: "lost",
+    OfferFenced: "fenced",
+    CancelJob: "cancelled",
+}
+_OWNED = (JobState.DISPATCHED, JobState.RUNNING)
+
+
+@dataclass(slots=True)
+class Books:
+    """Made by `opened`. What is decided about a job is seen by whoever finds it afterwards, and written at the end."""
+
+    connection: store.Connection
+    _read: dict[UUID, Record]
+    _absent: set[UUID]
+    _now: dict[UUID, Record] = field(init=False)
+    _added: list[UUID] = field(default_factory=list)
+    _opened: list[Record] = field(default_factory=list)
+    _started: list[tuple[UUID, datetime]] = field(default_factory=list)
+    _ended: list[tuple[UUID, str, datetime, str | None]] = field(default_factory=list)
+    _models: list[ModelInfo] | None = None
+    _projects: dict[str, Project | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._now = dict(self._read)
+
+    async def find(self, ref: UUID | str) -> Record | None:
+        """A job by id or code, locked, as it is after what was decided so far."""
+        if isinstance(ref, UUID):
+            if ref in self._now:
+                return self._now[ref]
+            if ref in self._absent:
+                return None
+        record = await store.find(self.connection, ref, update=True)
+        if record is None:
+            return None
+        self._read.setdefault(record.job.id, record)
+        return self._now.setdefault(record.job.id, record)
+
+    def add(self, record: Record) -> None:
+        """Add a new job."""
+        self._now[record.job.id] = record
+        self._added.append(record.job.id)
+
+    def advance(self, record: Record, message: object, at: Moment) -> tuple[Record, list[Outgoing]]:
+        """Apply a message to a job that was found here; returns the changed job and what to send."""
+        after, messages = decide(record, message, at)
+        self._now[record.job.id] = after
+        self._keep_attempt(record, after, message, at)
+        return after, [outgoing(each) for each in messages]
+
+    def _keep_attempt(self, before: Record, after: Record, message: object, at: Moment) -> None:
+        if isinstance(message, Dispatch):
+            self._opened.append(after)
+        attempt = before.job.attempt_id
+        if attempt is None or before.state not in _OWNED:
+            return
+        if isinstance(message, AttemptStarted):
+            self._started.append((attempt, message.started_at))
+        elif after.state not in _OWNED and (outcome := OUTCOMES.get(type(message))) is not None:
+            error = after.job.error.message if after.job.error else None
+            ended = message.finished_at if isinstance(message, AttemptFinished) else at.now
+            self._ended.append((attempt, outcome, ended, None if outcome == "finished" else error))
+
+    async def models(self) -> list[ModelInfo]:
+        """Every model ever announced, the default first."""
+        if self._models is None:
+            self._models = await roster.models(self.connection)
+        return self._models
+
+    async def project(self, ref: str) -> Project | None:
+        """A project by id or slug, its jobs not counted."""
+        if ref not in self._projects:
+            self._projects[ref] = await projects.find(self.connection, ref, count=False)
+        return self._projects[ref]
+
+    async def write(self) -> None:
+        """Store all that was decided; raises Conflict when somebody else was first."""
+        await store.insert(self.connection, [self._now[ident] for ident in self._added])
+        await store.save(self.connection, [(before, self._now[ident]) for ident, before in self._read.items()])
+        await store.open_attempts(self.connection, self._opened)
+        await store.start_attempts(self.connection, self._started)
+        await store.end_attempts(self.connection, self._ended)
+
+
+@asynccontextmanager
+async def opened(connection: store.Connection, ids: Iterable[UUID]) -> AsyncIterator[Books]:
+    """Books about these jobs, all locked, for one block of a transaction; written when it ends well."""
+    wanted = set(ids)
+    found = await store.lock(connection, wanted)
+    books = Books(connection, found, wanted - found.keys())
+    yield books
+    await books.write()
+
+
+@asynccontextmanager
+async def of_batch(connection: store.Connection, batch: Sequence[Delivery]) -> AsyncIterator[Books]:
+    """Books about every job that a batch of messages names by its id."""
+    ids = [getattr(delivery.message, "job_id", None) for delivery in batch]
+    async with opened(connection, [each for each in ids if isinstance(each, UUID)]) as books:
+        yield books
