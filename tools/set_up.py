@@ -34,6 +34,8 @@ TOOLS = (
     "types-jsonschema",
     "types-pyyaml",
 )
+DATA = ("open_clip_torch",)
+"""Installed for the data they carry (CLIP's vocabulary), never imported: without what they say they need."""
 PACKAGES = (
     "libs/common",
     "libs/cli",
@@ -93,6 +95,7 @@ def main() -> None:
     say("tools")
     pip.install(*TOOLS)
     install_torch(pip, options.torch, options.torch_index)
+    pip.install("--no-deps", *DATA)
     say("packages and what they need")
     editable = [argument for package in PACKAGES for argument in ("-e", str(ROOT / package))]
     pip.install("--no-build-isolation", *editable)

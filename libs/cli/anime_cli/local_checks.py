@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from anime_cli import render
+from anime_cli import generator_registry, render
+from anime_cli.errors import CliError
 from anime_cli.findings import Finding, Patient, note, ok, wrong
 from anime_cli.places import folder_of
 from anime_cli.postgres import binaries
@@ -30,7 +30,7 @@ def all_of(who: Patient) -> Iterator[Finding]:
     yield from programs()
     yield from home(who)
     yield from artifacts(who)
-    yield from models(who.client.models)
+    yield from models(who.client.existing_registry())
     yield from card()
 
 
@@ -114,40 +114,20 @@ def artifacts(who: Patient) -> Iterator[Finding]:
 
 
 def models(owners: Path | None) -> Iterator[Finding]:
-    """Whether the files of every model are there: those that are shipped, and those of the owner's registry."""
-    spec = importlib.util.find_spec("anime_generator")
-    if spec is None or spec.origin is None:
+    """Whether every model file is there and whole: those that are shipped, and those of the owner's registry."""
+    if not generator_registry.installed():
         yield note("models", "the generator is not installed here")
         return
-    package = Path(spec.origin).parent
-    sources = _sources(package / "models.toml", package / "models")
-    if owners is not None:
-        try:
-            sources |= _sources(owners, package / "models")
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            yield wrong("models", f"{owners} cannot be read: {error}", "mend the file, or ANIME_MODELS")
-    for name, path in sources.items():
-        if path is None:
-            continue
-        if path.is_file() or (path / "model_index.json").is_file():
-            yield ok("models", f"{name}: {path}")
-        else:
-            mend = "put a diffusers folder or a .safetensors file there, or mend models.toml"
-            yield wrong("models", f"{name}: there is no model at {path}", mend)
-
-
-def _sources(registry: Path, built_in: Path) -> dict[str, Path | None]:
-    """Where the files of each model of a registry lie; None for one that needs none or is switched off."""
-    found: dict[str, Path | None] = {}
-    for name, table in tomllib.loads(registry.read_text(encoding="utf-8")).get("models", {}).items():
-        source = table.get("source") if isinstance(table, dict) and table.get("enabled", True) else None
-        if not isinstance(source, str):
-            found[name] = None
-        elif source.startswith("builtin:"):
-            found[name] = built_in / source.removeprefix("builtin:")
-        else:
-            found[name] = registry.parent / Path(source).expanduser()
-    return found
+    try:
+        found = generator_registry.check(owners)
+    except (CliError, subprocess.TimeoutExpired) as error:
+        yield wrong("models", str(error), "make setup installs it")
+        return
+    for item in found.items:
+        if not item.problems:
+            yield ok("models", f"{item.key}: {item.path} ({item.kind}, {render.size(item.size)})")
+    for problem in found.problems:
+        yield wrong("models", problem, f"mend {found.file}, or put the file there; see docs/models.md")
 
 
 def card() -> Iterator[Finding]:

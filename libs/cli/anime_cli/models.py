@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ def show(key: Key, *, url: Url = None, as_json: Json = False) -> None:
 def check(*, models: Registry = None, as_json: Json = False) -> None:
     """Look at every file that the registry names, without loading one; exit status 1 when something is wrong."""
     try:
-        found = generator_registry.check(_existing(_file_of(models), named=models is not None))
+        found = generator_registry.check(models or load(ClientSettings).existing_registry())
     except CliError as error:
         report(error, as_json=as_json)
         raise typer.Exit(error.status) from error
@@ -87,9 +88,7 @@ def add(
     """Write an entry for a model file into the registry, with what its header tells; weights are not read."""
     said = {"title": title, "licence": licence, "trigger_words": trigger_word, "weight": weight, "vae": vae}
     try:
-        seen = generator_registry.inspect(file, family)
-        if seen["problems"]:
-            raise CliError(ExitStatus.USAGE, *seen["problems"])
+        seen = _inspected(file, family)
         section = _section(seen, file, default=default)
         target = _file_of(models)
         chosen = registry_file.check_key(key) if key else registry_file.key_for(file)
@@ -184,7 +183,7 @@ def _settings(preset: Preset) -> str:
     return ", ".join(filter(None, said))
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if rows:
         render.console().print()
         render.table(columns, rows, "")
@@ -214,9 +213,11 @@ def _file_of(models: Path | None) -> Path:
     return models or load(ClientSettings).registry()
 
 
-def _existing(file: Path, *, named: bool) -> Path | None:
-    """The owner's registry, unless there is none; one that was named must be there."""
-    return file if named or file.exists() else None
+def _inspected(file: Path, family: str) -> dict[str, Any]:
+    seen = generator_registry.inspect(file, family)
+    if seen["problems"]:
+        raise CliError(ExitStatus.USAGE, *seen["problems"])
+    return seen
 
 
 def _section(seen: dict[str, Any], file: Path, *, default: bool) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anime_cli import registry_file
 from anime_cli.nats_server import NatsServer
 from anime_cli.postgres import PostgresServer
 from anime_cli.process import Child, free_port
@@ -104,6 +105,9 @@ class Parts:
             env |= {"ANIME_NATS_USER": service.name, "ANIME_NATS_PASSWORD_FILE": str(file)}
         if service.name == "generator":
             env["ANIME_WORKER"] = settings.worker
+            if "ANIME_MODELS" not in env | dict(extra):
+                registry_file.ensure(settings.home / "models.toml")
+                env["ANIME_MODELS"] = str(settings.home / "models.toml")
         if service.name == "gateway":
             env |= {
                 "ANIME_GATEWAY_HOST": settings.gateway_host,

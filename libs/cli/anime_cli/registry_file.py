@@ -65,7 +65,7 @@ def add(
         raise CliError(ExitStatus.CONFLICT, f"{file} has [{section}.{key}] already: choose another --key")
     if section not in document:
         document.append(section, tomlkit.table(is_super_table=True))
-    document[section].append(key, _table(entry))  # type: ignore[union-attr,call-arg]
+    document[section].append(key, _table(entry))
     if default:
         _set_default(document, key)
     _replace(file, tomlkit.dumps(document), accept)

@@ -59,7 +59,12 @@ async def generators(who: Patient) -> list[Finding]:
             workers = await api.get("/generators", Workers)
     except CliError:
         return []  # the check of the gateway has said it
-    return [
+    warned = [
+        wrong(f"generator {each.worker}", text, "`anime models check` says it in full; mend what it names")
+        for each in workers.items
+        for text in each.heartbeat.warnings
+    ]
+    return warned + [
         ok(
             "generator",
             f"{each.worker} is {each.status}: {each.heartbeat.device.kind} {each.heartbeat.device.name},"

@@ -92,6 +92,11 @@ class ClientSettings(BaseSettings):
         """The owner's registry of models, which need not be there: the one that is set, else that of this home."""
         return self.models or self.home.expanduser().absolute() / "models.toml"
 
+    def existing_registry(self) -> Path | None:
+        """The same, or none: only one that was set must be there."""
+        file = self.registry()
+        return file if self.models is not None or file.exists() else None
+
     def gateway_url(self) -> str:
         """Base URL of the gateway, without a slash at the end."""
         from anime_cli.stack_file import read_stack_file

@@ -19,6 +19,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from anime_common import strict_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,15 +46,18 @@ class Kind(StrEnum):
 
 
 class Model(BaseModel):
-    """Base of every value inside a message: immutable; unknown fields are ignored, so that evolution is additive."""
+    """Base of every value inside a message: immutable; unknown fields are ignored, so that evolution is additive.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    Numbers are finite: JSON has no others, and no browser reads them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Request(BaseModel):
     """Base of what people send: immutable; unknown fields are refused, so that a typing mistake is never swallowed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Message(Model):
@@ -123,7 +128,9 @@ class Message(Model):
         What people send is read strictly. Everything else may come from a newer version of us, and carry what they
         sent to it: there an unknown field is ignored at any depth.
         """
-        return cls.model_validate_json(body, extra=None if cls.kind is Kind.COMMAND else "ignore")
+        if cls.kind is Kind.COMMAND:
+            return strict_json.read(cls, body)
+        return strict_json.read_tolerantly(cls, body)
 
 
 REGISTRY: dict[str, type[Message]] = {}

@@ -18,7 +18,7 @@ from nats.micro.service import EndpointConfig, ServiceConfig
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, ValidationError
 
-from anime_common import metrics
+from anime_common import metrics, strict_json
 from anime_common.messages import first_error
 from anime_common.outcomes import Refused, Unavailable
 from anime_common.rpc_contract import A, ProblemBody, Q, Rpc
@@ -70,7 +70,7 @@ async def _answer(rpc: Rpc[Any, Any], answer: Answerer, request: Request) -> Non
     traceparent = (request.headers or {}).get("traceparent")
     with span(rpc.subject, traceparent=traceparent, kind=SpanKind.SERVER):
         try:
-            found = await answer(rpc.question.model_validate_json(request.data or b"{}"))
+            found = await answer(strict_json.read(rpc.question, request.data or b"{}"))
             body = found.model_dump_json(exclude_none=True).encode()
         except ValidationError as error:
             field, text = first_error(error)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from anime_common import strict_json
 from anime_gateway.frames import encode
 from anime_gateway.problems import Invalid
 
@@ -16,15 +17,12 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def body(model: type[M]) -> Any:
-    """A FastAPI dependency: the JSON body as `model`.
-
-    Parsed by pydantic, whose parser bounds nesting and numbers and refuses broken Unicode; Python's does not.
-    """
+    """A FastAPI dependency: the JSON body as `model`."""
 
     async def read(request: Request) -> M:
         data = await bounded(request, request.app.state.gateway.settings.gateway_max_body)
         try:
-            return model.model_validate_json(data)
+            return strict_json.read(model, data)
         except ValidationError as error:
             raise Invalid(error.errors(include_url=False, include_context=False, include_input=False), model) from error
 

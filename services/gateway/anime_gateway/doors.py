@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 
 from anime_common.tracing import span
 from anime_gateway import metrics
-from anime_gateway.problems import problem
+from anime_gateway.problems import internal, problem
 from anime_gateway.protocol import abort_of
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ class Doors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with protective headers, a trace and a measured time."""
-        headers = Headers(scope=scope)
+        if scope["type"] == "websocket":
+            await self._talk(scope, receive, send)
+            return
         began = time.perf_counter()
-        status = 500
+        status: int | None = None
 
         async def guarded(message: Message) -> None:
             nonlocal status
@@ -60,24 +62,45 @@ class Doors:
                     found.setdefault(name, value)
             await send(message)
 
+        try:
+            refused = await self._answer(scope, receive, guarded)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and its text must not leave
+            # What a route failed with was logged and answered before it came here; what began to answer is cut off.
+            refused = False
+            if status is None:
+                await internal(error, scope)(scope, receive, guarded)
+        if refused or not streams(scope):
+            route = "refused" if refused else route_of(scope)
+            labels = {"method": known_method(scope), "route": route, "status": str(status)}
+            metrics.REQUEST_SECONDS.labels(**labels).observe(time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Answer a request; says whether it was refused."""
+        headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
-        if scope["type"] == "websocket" and refusal is not None:
-            # The handshake is answered with the refusal itself, as HTTP.
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return True
+        if streams(scope):
+            with self.access.stream(scope, abort_of(scope)):
+                await self.app(scope, receive, send)
+            return False
+        with span(scope["method"], traceparent=headers.get("traceparent"), kind=SpanKind.SERVER):
+            await self.app(scope, receive, send)
+            trace.get_current_span().update_name(f"{scope['method']} {route_of(scope)}")
+        return False
+
+    async def _talk(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a WebSocket in, or answer its handshake with the refusal, as HTTP."""
+        try:
+            refusal = self._refusal(scope, Headers(scope=scope))
+        except Exception as error:  # noqa: BLE001 - as for requests
+            refusal = internal(error, scope)
+        if refusal is not None:
             await WebSocket(scope, receive, send).send_denial_response(refusal)
             return
-        if refusal is not None:
-            await refusal(scope, receive, guarded)
-        elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
-            with self.access.stream(scope, abort_of(scope)):
-                await self.app(scope, receive, send if scope["type"] == "websocket" else guarded)
-            return
-        else:
-            with span(scope["method"], traceparent=headers.get("traceparent"), kind=SpanKind.SERVER):
-                await self.app(scope, receive, guarded)
-                trace.get_current_span().update_name(f"{scope['method']} {route_of(scope)}")
-        route = "refused" if refusal is not None else route_of(scope)
-        seconds = time.perf_counter() - began
-        metrics.REQUEST_SECONDS.labels(method=known_method(scope), route=route, status=str(status)).observe(seconds)
+        with self.access.stream(scope, abort_of(scope)):
+            await self.app(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")
@@ -98,6 +121,12 @@ class Doors:
         if scope["method"] in WRITES and (kind is not None or length != "0") and not is_json(kind):
             return problem(415, "not_json", "send JSON, with Content-Type: application/json", field="Content-Type")
         return None
+
+
+def streams(scope: Scope) -> bool:
+    """Whether the answer goes on for as long as somebody listens."""
+    path: str = scope["path"]
+    return path.endswith("/events")
 
 
 def route_of(scope: Scope) -> str:

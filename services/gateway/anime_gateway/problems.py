@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -14,9 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from anime_common.messages import Model
 from anime_common.outcomes import Refused, Unavailable
+from anime_common.tracing import current_trace_id
 from anime_gateway.commands import CommandRefusal, OutcomeUnknown
 from anime_gateway.public import job_url
 
@@ -48,6 +51,7 @@ class Problem(Model):
     field: str | None = Field(None, description="The field at fault; of several, the first.")
     errors: tuple[Mistake, ...] = Field((), description="Every mistake, when the request is not valid.")
     job_id: str | None = Field(None, description="The job in question.")
+    trace_id: str | None = Field(None, description="Of a bug: what the log of the gateway says more under.")
 
 
 class Invalid(Exception):
@@ -89,6 +93,7 @@ def problem(
     field: str | None = None,
     errors: tuple[Mistake, ...] = (),
     job_id: str | None = None,
+    trace_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A response that says what went wrong."""
@@ -100,6 +105,7 @@ def problem(
         field=field,
         errors=errors,
         job_id=job_id,
+        trace_id=trace_id,
     )
     found = dict(headers or {})
     if status == 503:
@@ -142,8 +148,16 @@ async def respond(request: Request, error: Exception) -> Response:  # noqa: PLR0
             code = CODES.get(error.status_code, "refused")
             return problem(error.status_code, code, text, headers=error.headers)
         case _:
-            # The server logs the exception itself; nothing of it may leave.
-            return problem(500, "internal", "the gateway failed to answer; its log says why")
+            return internal(error, request.scope)
+
+
+def internal(error: Exception, asgi: Scope) -> Response:
+    """A bug: the log gets all of it, whoever asked only the id under which it stands there."""
+    trace_id = current_trace_id() or secrets.token_hex(16)
+    method, path = asgi.get("method"), asgi["path"][:MAX_NAME]
+    log.error("request_failed", method=method, path=path, trace_id=trace_id, exc_info=error)
+    text = f"the gateway failed to answer; its log says why, under {trace_id}"
+    return problem(500, "internal", text, trace_id=trace_id)
 
 
 def _allowed(request: Request) -> set[str]:

@@ -114,7 +114,7 @@ class Dispatcher:
         settings = self.ledger.settings
         loop = asyncio.get_running_loop()
         self._since, self._stored, self._applied = loop.time(), {}, 0.0
-        self._start_tail = ("", 0)
+        self._start_tail, self._active = ("", 0), store.Active()
         for row in await roster.workers(connection):
             if row["worker"] not in self.fleet.seen:
                 self.fleet.remember(Heartbeat.model_validate(row["heartbeat"]))

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from anime_common.contracts.vocabulary import PromptText, not_blank
+from anime_common.contracts.vocabulary import PromptText, Prose, not_blank
 from anime_common.messages import Kind, Message, Model, Request
 from anime_common.rpc_contract import Rpc
 
@@ -65,7 +65,7 @@ class OptimizeFailed(Message, wire="echo.failed", kind=Kind.EVENT, subject="anim
     job_version: int = Field(description="As in the question.")
     repeat: int = Field(0, description="As in the question.")
     epoch: int = Field(description="As in the question.")
-    reason: str = Field(description="Why, for people.")
+    reason: Prose = Field(description="Why, for people.")
 
 
 class OptimizeQuestion(Request):

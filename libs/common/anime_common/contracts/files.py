@@ -13,6 +13,7 @@ from anime_common.contracts.vocabulary import (
     Day,
     Name,
     Output,
+    Prose,
     Settings,
     Sha256,
     StrictBool,
@@ -49,7 +50,7 @@ class FilingFailed(
     repeat: int = Field(0, description="As in the filing that is answered.")
     epoch: int = Field(description="As in the filing that is answered.")
     code: str = Field(description="What went wrong, for programs: stable.")
-    message: str = Field(description="What went wrong, for people.")
+    message: Prose = Field(description="What went wrong, for people.")
     retryable: bool = Field(description="Whether drawing the pictures again may help.")
 
 

@@ -14,6 +14,7 @@ from anime_common.contracts.vocabulary import (
     LoraInfo,
     ModelInfo,
     Phase,
+    Prose,
     Reached,
     Settings,
     StagedOutput,
@@ -55,7 +56,7 @@ class AttemptFinished(
     settings: Settings = Field(description="What was really used.")
     outputs: tuple[StagedOutput, ...] = Field(description="The files in staging.")
     timings: dict[Phase, float] = Field(description="Seconds a phase.")
-    warnings: tuple[str, ...] = Field((), description="What went otherwise than asked, for people.")
+    warnings: tuple[Prose, ...] = Field((), description="What went otherwise than asked, for people.")
     finished_at: datetime = Field(description="When the last file was safe.")
 
 
@@ -65,7 +66,7 @@ class AttemptFailed(
     """An attempt ended without its outputs. `counts` is false when the job is not to blame (a group's crash)."""
 
     code: str = Field(description="What went wrong, for programs: stable.")
-    message: str = Field(description="What went wrong, for people.")
+    message: Prose = Field(description="What went wrong, for people.")
     retryable: bool = Field(description="Whether trying again may help.")
     counts: bool = Field(
         True, description="Whether it uses up one of the job's tries; false when the job is not to blame."
@@ -90,7 +91,7 @@ class AttemptReleased(
 ):
     """A worker gives an attempt back unharmed (it drains, or cannot run it): to be queued again at once."""
 
-    reason: str = Field(description="Why, for people.")
+    reason: Prose = Field(description="Why, for people.")
     released_at: datetime = Field(description="When it was given back.")
 
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.vocabulary import (
@@ -120,9 +121,9 @@ class RetryJob(Message, wire="jobs.retry", kind=Kind.COMMAND, subject="anime.cmd
 class JobChanges(Request):
     """What may be changed of a waiting job; absent fields stay."""
 
-    priority: Priority | None = Field(None, description="New priority class.")
+    priority: Priority | SkipJsonSchema[None] = Field(None, description="New priority class.")
     not_before: AwareDatetime | None = Field(None, description="null takes the limit away.")
-    paused: StrictBool | None = Field(None, description="True holds the job back, false lets it go on.")
+    paused: StrictBool | SkipJsonSchema[None] = Field(None, description="True holds the job back, false lets it go on.")
 
 
 class PrioritizeJob(
@@ -261,9 +262,11 @@ class NewProject(Request):
 class ProjectChanges(Request):
     """What to change of a project; absent fields stay. A slug never changes: it is the folder of its files."""
 
-    name: ProjectName | None = Field(None, description="New name.")
-    description: Description | None = Field(None, description="New description.")
-    state: ProjectState | None = Field(None, description="Archive it, or take it back.")
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    name: ProjectName | SkipJsonSchema[None] = Field(None, description="New name.")
+    description: Description | SkipJsonSchema[None] = Field(None, description="New description.")
+    state: ProjectState | SkipJsonSchema[None] = Field(None, description="Archive it, or take it back.")
 
     @model_validator(mode="after")
     def _some_change(self) -> ProjectChanges:

@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from anime_common.messages import Model, Request
+from anime_common.strict_json import mended
 
 SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 """A project's folder name: safe as a path segment on every file system and in an object key."""
@@ -36,6 +37,9 @@ def not_blank(text: str) -> str:
 PromptText = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=64), AfterValidator(printable)]
 """Names something by id or slug, or a client."""
+
+Prose = Annotated[str, BeforeValidator(mended)]
+"""A text for people that a service makes, perhaps of an exception's: what cannot be sent or stored is replaced."""
 
 Cursor = Annotated[str, Field(max_length=200), AfterValidator(printable)]
 """The `next` of a page."""
