@@ -26,8 +26,8 @@ from tests.stacks import NOOP_MODELS, Product, product
 
 BATCH_LIMIT = 16
 MODELS = NOOP_MODELS.replace("step_ms = 10", "step_ms = 0").replace("batch_limit = 4", f"batch_limit = {BATCH_LIMIT}")
-ENV = {"*": {"ANIME_LOG_LEVEL": "warning"}}
-"""What the services are told besides: nothing about intervals or durability."""
+ENV = {"gateway": {"ANIME_GATEWAY_RATE": "100000", "ANIME_GATEWAY_BURST": "100000"}}
+"""What the services are told besides: one address opens thousands of connections at once. Nothing about durability."""
 
 DURABILITY: dict[str, Cell] = {
     "PostgreSQL": "fsync on, synchronous_commit on",

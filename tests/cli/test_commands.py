@@ -99,6 +99,26 @@ class TestGenerate:
         assert len({request.headers["idempotency-key"] for request in gateway.asked}) == 1
         assert len(gateway.asked) == 3
 
+    def test_comes_back_when_it_is_told_to(self, anime: Anime, gateway: FakeGateway) -> None:
+        later = httpx.Response(429, headers={"Retry-After": "0"}, json={"code": "rate_limited", "detail": "too many"})
+        gateway.on("POST /jobs", later, later, httpx.Response(201, json=view()))
+        assert anime("generate", PROMPT).exit_code == 0
+        assert len(gateway.asked) == 3
+
+    @pytest.mark.parametrize("after", ["3600", "Wed, 21 Oct 2026 07:28:00 GMT", ""])
+    def test_does_not_wait_for_ever(self, anime: Anime, gateway: FakeGateway, after: str) -> None:
+        later = httpx.Response(429, headers={"Retry-After": after}, json={"code": "rate_limited", "detail": "too many"})
+        gateway.on("POST /jobs", later)
+        assert "too many" in anime("generate", PROMPT).stderr
+        assert len(gateway.asked) == 1
+
+    @pytest.mark.parametrize(("status", "code"), [(401, "token_required"), (403, "insufficient_scope")])
+    def test_says_that_it_may_not(self, anime: Anime, gateway: FakeGateway, status: int, code: str) -> None:
+        gateway.on("POST /jobs", problem(status, code, "send a token"))
+        result = anime("generate", PROMPT)
+        assert result.exit_code == ExitStatus.DENIED
+        assert "send a token" in result.stderr
+
     def test_gives_up_when_it_stays_unknown(self, anime: Anime, gateway: FakeGateway) -> None:
         gateway.on("POST /jobs", problem(504, "outcome_unknown", "not confirmed"))
         assert anime("generate", PROMPT).exit_code == ExitStatus.UNREACHABLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from uuid import UUID
@@ -56,6 +57,19 @@ class TestPublish:
         with pytest.raises(TooLarge, match=f"{2 << 20} bytes and headers are more than the {1 << 20}"):
             await tower.store("anime.cmd.jobs.cancel.tower", {}, b"x" * (2 << 20))
         assert (await tower.publish(cancel())).sequence == 1, "the connection still stands"
+
+    async def test_the_server_itself_cuts_off_who_sends_more_than_it_takes(self, nats: NatsServer) -> None:
+        """No client library in between: the server reads the length and none of the rest."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", nats.port)
+        info = json.loads((await reader.readline()).partition(b" ")[2])
+        assert info["max_payload"] == 1 << 20
+        login = {"user": "tower", "pass": nats.password_file("tower").read_text().strip(), "verbose": False}
+        writer.write(b"CONNECT %s\r\n" % json.dumps(login).encode())
+        writer.write(b"PUB anime.cmd.jobs.cancel.tower %d\r\n" % ((1 << 20) + 1))
+        await writer.drain()
+        said = await asyncio.wait_for(reader.read(), 5)
+        assert b"-ERR 'Maximum Payload Violation'" in said
+        writer.close()
 
     async def test_a_full_stream_refuses_for_certain(self, ledger: Bus, nats: NatsServer, connect: Connect) -> None:
         tower, admin = await connect(nats, TOWER), await connect(nats, ADMIN)

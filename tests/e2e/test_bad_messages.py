@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from anime_common.bus import Bus, Received, Stored
+from anime_common.contracts.generator import AttemptFinished
+from anime_common.examples import example
 from anime_common.messages import uuid7
 from anime_common.topology import ADMIN, DEAD, GENERATOR, TOWER
+from tests.builders import heartbeat, held, model_info
 from tests.stacks import Product
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="session")]
 
 SUBMIT = "anime.jobs.submit.v1"
+PROMPT = b'{"job_id": "%s", "request": {"prompt": %%s}}' % str(uuid7()).encode()
 GOOD = json.dumps({"job_id": str(uuid7()), "request": {"prompt": "x"}}).encode()
 
 
@@ -32,6 +36,15 @@ CASES: list[tuple[str, dict[str, str], bytes, str]] = [
     ("not UTF-8", headers(SUBMIT), b"\xff\xfe", "JSON"),
     ("no object", headers(SUBMIT), b"[]", "object"),
     ("deep nesting", headers(SUBMIT), b"[" * 100_000, "JSON"),
+    ("nesting in a field", headers(SUBMIT), PROMPT % (b'{"a":' * 150 + b"1" + b"}" * 150), "request.prompt"),
+    ("a name twice", headers(SUBMIT), PROMPT % b'"x", "prompt": "y"', "request.prompt: is given twice"),
+    ("an id twice", headers(SUBMIT), GOOD.replace(b"{", b'{"job_id": "%s", ' % str(uuid7()).encode(), 1), "job_id: is"),
+    ("NUL in the prompt", headers(SUBMIT), PROMPT % b'"a\\u0000b"', "request.prompt"),
+    ("half a character", headers(SUBMIT), PROMPT % b'"\\ud800"', "request.prompt: holds bytes or escapes"),
+    ("bytes that are no UTF-8", headers(SUBMIT), PROMPT % b'"\xff"', "request.prompt: holds bytes or escapes"),
+    ("no number", headers(SUBMIT), PROMPT % b'"x", "guidance": NaN', "request.guidance"),
+    ("infinity", headers(SUBMIT), PROMPT % b'"x", "guidance": Infinity', "request.guidance"),
+    ("the largest that a stream takes", headers(SUBMIT), PROMPT % (b'"%s"' % (b"x" * (500 << 10))), "request.prompt"),
     ("an unknown field", headers(SUBMIT), GOOD.replace(b'"x"', b'"x", "more": 1'), "request.more"),
     ("an unknown field beside the request", headers(SUBMIT), GOOD.replace(b"{", b'{"more": 1, ', 1), "more"),
     ("no request", headers(SUBMIT), b'{"job_id": "%s"}' % str(uuid7()).encode(), "request"),
@@ -78,11 +91,18 @@ async def test_a_bad_command_is_a_letter_with_its_reason_and_is_answered(
     assert (await noop.http.get("/health")).json()["parts"]["jobs"]["ok"]
 
 
+FINISHED = example(AttemptFinished, device="cpu", timings={"sampling": 1.25}).body()
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "reason"),
     [
         ("anime.generator.finished.v1", b"{}", "job_id"),
         ("anime.generator.finished.v1", b"nonsense", "JSON"),
+        ("anime.generator.finished.v1", FINISHED.replace(b'"cpu"', b'"c\\u0000pu"'), "device: the control character"),
+        ("anime.generator.finished.v1", FINISHED.replace(b'"cpu"', b'"\xff"'), "JSON"),
+        ("anime.generator.finished.v1", FINISHED.replace(b"1.25", b"NaN"), "timings.sampling"),
+        ("anime.generator.finished.v1", FINISHED.replace(b"1.25", b"Infinity"), "timings.sampling"),
         ("anime.generator.finished.v7", b"{}", "unknown message type"),
         ("anime.jobs.completed.v1", b"{}", "does not belong"),
     ],
@@ -97,9 +117,25 @@ async def test_a_bad_fact_is_a_letter_with_its_reason(noop: Product, kind: str, 
     assert dead.subject == "anime.dead.jobs-facts"
 
 
+def forged(**fields: Any) -> bytes:
+    """A heartbeat of a worker that is none, whole but for these fields."""
+    worker = heartbeat(worker="forged", attempts=(held(),))
+    return json.dumps(worker.model_dump(mode="json", exclude_none=True) | fields).encode()
+
+
+HEARTBEATS = (
+    *(b"", b"{", b"[]", b"{}", b"\xff", b"[" * 50_000, b'{"worker": "../x"}'),
+    forged(version="a\0b"),
+    forged(engines=["noop\0"]),
+    forged(models=[model_info(title="x\0").model_dump(mode="json")]),
+    forged(attempts=[held().model_dump(mode="json") | {"eta_seconds": float("nan")}]),
+    forged(version="x").replace(b'"x"', b'"\\ud800"'),
+)
+
+
 async def test_what_is_no_heartbeat_makes_no_worker(noop: Product) -> None:
     async with noop.bus(GENERATOR) as generator:
-        for body in (b"", b"{", b"[]", b"{}", b"\xff", b"[" * 50_000, b'{"worker": "../x"}'):
+        for body in HEARTBEATS:
             await generator.tell_bytes("anime.tel.generator.forged", body)
         await generator.flush()
     job = await noop.submit("still at work")

@@ -77,9 +77,9 @@ RAW: list[tuple[str, bytes, str, int, str]] = [
     ("two bodies", b'{"prompt": "x"}{"prompt": "y"}', "application/json", 400, "malformed_json"),
     ("a comment", b'{"prompt": "x" /* here */}', "application/json", 400, "malformed_json"),
     ("a control character in the text", b'{"prompt": "a\nb"}', "application/json", 400, "malformed_json"),
-    ("not UTF-8", b'{"prompt": "\xff\xfe"}', "application/json", 400, "malformed_json"),
+    ("not UTF-8 at all", b'\xff\xfe{"prompt": "x"}', "application/json", 400, "malformed_json"),
     ("UTF-16", '{"prompt": "x"}'.encode("utf-16"), "application/json", 400, "malformed_json"),
-    ("a lone surrogate", b'{"prompt": "\\ud800"}', "application/json", 400, "malformed_json"),
+    ("deep nesting of objects", b'{"prompt": ' * 100_000, "application/json", 400, "malformed_json"),
     ("deep nesting", b'{"prompt": ' + b"[" * 100_000, "application/json", 400, "malformed_json"),
     ("a list", b"[]", "application/json", 422, "invalid"),
     ("a text", b'"x"', "application/json", 422, "invalid"),
@@ -90,6 +90,54 @@ RAW: list[tuple[str, bytes, str, int, str]] = [
     ("another charset", b'{"prompt": "x"}', "application/json; charset=latin-1", 415, "not_json"),
     ("XML", b"<prompt>x</prompt>", "application/xml", 415, "not_json"),
 ]
+
+FLAWS: list[tuple[str, bytes, str]] = [
+    ("a name twice", b'{"prompt": "x", "steps": 3, "steps": 4}', "steps"),
+    ("the prompt twice", b'{"prompt": "x", "prompt": "x"}', "prompt"),
+    ("a name twice, once in escapes", b'{"prompt": "x", "\\u0070rompt": "y"}', "prompt"),
+    ("half a character", b'{"prompt": "a\\ud800b"}', "prompt"),
+    ("half a character elsewhere", b'{"prompt": "x", "negative_prompt": "\\udfff"}', "negative_prompt"),
+    ("bytes that are no UTF-8", b'{"prompt": "\xff\xfe"}', "prompt"),
+    ("a surrogate as bytes", b'{"prompt": "x", "project": "\xed\xa0\x80"}', "project"),
+    ("NUL in the prompt", b'{"prompt": "a\\u0000b"}', "prompt"),
+    ("NUL in the negative prompt", b'{"prompt": "x", "negative_prompt": "\\u0000"}', "negative_prompt"),
+    ("NUL in the sampler", b'{"prompt": "x", "sampler": "euler\\u0000"}', "sampler"),
+    ("NUL in the model", b'{"prompt": "x", "model": "sprite\\u0000"}', "model"),
+    ("no number", b'{"prompt": "x", "guidance": NaN}', "guidance"),
+    ("infinity", b'{"prompt": "x", "guidance": Infinity}', "guidance"),
+    ("less than everything", b'{"prompt": "x", "guidance": -Infinity}', "guidance"),
+    ("too large for a number", b'{"prompt": "x", "guidance": 1e999}', "guidance"),
+    ("no number of steps", b'{"prompt": "x", "steps": NaN}', "steps"),
+    ("no seed", b'{"prompt": "x", "seed": -Infinity}', "seed"),
+    ("nesting in a field", b'{"prompt": ' + b'{"a":' * 150 + b"1" + b"}" * 150 + b"}", "prompt"),
+]
+"""Bodies that Python cannot even make: the field is named all the same."""
+
+
+@pytest.mark.parametrize(("what", "content", "field"), FLAWS, ids=[case[0] for case in FLAWS])
+async def test_a_flaw_in_a_field_names_it(noop: Product, what: str, content: bytes, field: str) -> None:
+    answer = await noop.http.post("/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert (problem["field"], problem["code"]) == (field, "invalid")
+    assert problem["detail"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "field"),
+    [
+        ("POST", "/projects", b'{"name": "a", "name": "b"}', "name"),
+        ("POST", "/projects", b'{"name": "a\\u0000"}', "name"),
+        ("POST", "/projects", b'{"name": "x", "description": "\\ud800"}', "description"),
+        ("PATCH", "/projects/default", b'{"description": "a", "description": "b"}', "description"),
+        ("POST", "/prompts/optimize", b'{"prompt": "x", "negative_prompt": "\\u0000"}', "negative_prompt"),
+        ("PATCH", "/jobs/nocode00", b'{"paused": true, "paused": false}', "paused"),
+    ],
+)
+async def test_so_does_every_other_body(noop: Product, method: str, path: str, content: bytes, field: str) -> None:
+    answer = await noop.http.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["field"] == field
 
 
 @pytest.mark.parametrize(("what", "body", "status", "field"), REQUESTS, ids=[case[0] for case in REQUESTS])
@@ -136,6 +184,9 @@ async def test_what_cannot_be_read_is_refused(
         ("GET", "/files?q=%00", None, 422),
         ("GET", "/files?tag=%00", None, 422),
         ("GET", "/projects/%00", None, 404),
+        ("GET", "/projects/%ff%fe", None, 404),
+        ("GET", "/projects/%ed%a0%80", None, 404),
+        ("GET", "/jobs?project=%ff%fe", None, 422),
         ("GET", "/nothing", None, 404),
         ("PUT", "/jobs", {}, 405),
     ],

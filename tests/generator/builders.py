@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,13 @@ def noop_spec(
 
 def sprite_spec() -> ModelSpec:
     return load_registry(None, frozenset(ENGINES)).models["sprite"]
+
+
+def copy_of_sprite(folder: Path, name: str = "sprite") -> Path:
+    """The built-in model in a place where it can be harmed."""
+    source = sprite_spec().source
+    assert source is not None
+    return Path(shutil.copytree(source, folder / name))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
@@ -226,12 +227,8 @@ class TestAnyBytes:
 
     def never_further_than_the_header(self, content: bytes, size: int) -> None:
         file = Watched(content)
-        try:
-            found = parse_header(file, size)
-        except HeaderError as error:
-            assert str(error)
-        else:
-            assert recognise(found).kind in Kind
+        with contextlib.suppress(HeaderError):
+            assert recognise(parse_header(file, size)).kind in Kind
         length = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
         assert file.reached <= 8 + length
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from anime_generator.device import Cpu
 from anime_generator.engines import open_engine
 from anime_generator.engines.protocol import Engine, EngineError, EngineOptions
 from anime_generator.registry import ModelSpec
-from tests.generator.builders import Told, offered, sprite_spec
+from tests.generator.builders import Told, copy_of_sprite, offered, sprite_spec
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,11 +36,6 @@ def engine() -> Iterator[Engine]:
 
 def spec_of(source: Path | None, **changes: Any) -> ModelSpec:
     return SPRITE.model_copy(update={"key": "model", "source": source, "samplers": ()} | changes)
-
-
-def copy_of_sprite(folder: Path) -> Path:
-    assert SPRITE.source is not None
-    return Path(shutil.copytree(SPRITE.source, folder / "sprite"))
 
 
 def edit_index(folder: Path, **changes: Any) -> None:
@@ -137,30 +131,6 @@ def test_a_model_that_leaves_its_precision_fails_clearly(engine: Engine, monkeyp
     with pytest.raises(EngineError, match=r"models\.model\.precision") as caught:
         engine.generate(spec, [job()], Told(), Told())
     assert (caught.value.code, caught.value.retryable) == ("not_a_number", False)
-
-
-@pytest.mark.parametrize(
-    ("text", "code", "poisoned"),
-    [
-        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "out_of_memory", False),
-        ("CUDA error: an illegal memory access was encountered", "device_error", True),
-        ("the sizes of tensors must match", "engine_error", False),
-    ],
-)
-def test_errors_of_torch_become_ours(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, text: str, code: str, poisoned: bool
-) -> None:
-    from anime_generator.engines import diffusers
-
-    def broken(*_: object) -> None:
-        raise RuntimeError(text)
-
-    spec = spec_of(SPRITE.source)
-    engine.load(spec)
-    monkeypatch.setattr(diffusers, "build_sampler", broken)
-    with pytest.raises(EngineError, match="drawing with model") as caught:
-        engine.generate(spec, [job()], Told(), Told())
-    assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == (code, True, poisoned)
 
 
 class TestRefused:

@@ -1,4 +1,4 @@
-"""Single-file checkpoints of the published layouts: shipped configurations, CLIP's tokenizer, autoencoders, embeddings."""
+"""Single-file checkpoints of the published layouts: configurations, tokenizers, autoencoders, embeddings."""
 
 from __future__ import annotations
 

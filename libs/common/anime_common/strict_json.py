@@ -1,8 +1,8 @@
 """What JSON lets pass and we do not: names given twice, halves of characters, bytes that are no text, NUL in texts.
 
-pydantic's parser bounds nesting and numbers and refuses broken Unicode. But it takes the last of two equal names and says
-nothing, cannot say in which field broken Unicode stands, and lets U+0000 pass, which PostgreSQL cannot store. What is
-found here is a pydantic.ValidationError like any other, with the field at fault.
+pydantic's parser bounds nesting and numbers and refuses broken Unicode. But of two equal names it silently takes the
+last, it cannot say in which field broken Unicode stands, and it lets U+0000 pass, which PostgreSQL cannot store. What
+is found here is a pydantic.ValidationError like any other, with the field at fault.
 """
 
 from __future__ import annotations
