@@ -178,7 +178,7 @@ class TestJobs:
             (problem(404, "not_found", "there is no job"), ExitStatus.NOT_FOUND),
             (problem(410, "refused", "it was refused"), ExitStatus.NOT_FOUND),
             (problem(409, "ended", "the job has ended"), ExitStatus.CONFLICT),
-            (problem(403, "priority_not_allowed", "no"), ExitStatus.USAGE),
+            (problem(403, "priority_not_allowed", "no"), ExitStatus.DENIED),
             (problem(503, "unavailable", "the service is away"), ExitStatus.UNREACHABLE),
             (problem(500, "internal", "a bug"), ExitStatus.FAILED),
             (httpx.Response(502, text="<html>bad gateway</html>"), ExitStatus.UNREACHABLE),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
+import structlog
 
 from anime_cli.nats_server import NatsServer
 from anime_common import http, provision, topology
@@ -28,6 +30,14 @@ from tests.gateway.ledger import Ledger
 Connect = Callable[[User], Awaitable[Bus]]
 PATIENCE = 10.0
 QUICK: dict[str, Any] = {"gateway_tail_check": 0.2, "gateway_submit_wait": 0.5, "gateway_publish_wait": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    """As in a running service, stacks in logs are plain: drawing them with the values of all names takes seconds."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest_asyncio.fixture

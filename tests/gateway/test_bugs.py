@@ -83,7 +83,7 @@ async def broken() -> AsyncIterator[Broken]:
     await asyncio.gather(*serves)
 
 
-@pytest.mark.parametrize("path", ["/queue", "/jobs/abcd2345", "/jobs/abcd2345/events", "/events", "/health"])
+@pytest.mark.parametrize("path", ["/queue", "/jobs/abcd2345", "/jobs/abcd2345/events", "/events"])
 async def test_a_route_that_fails_tells_only_where_the_log_has_it(broken: Broken, path: str) -> None:
     port = await broken()
     with capture_logs() as logs:

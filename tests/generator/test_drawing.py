@@ -316,7 +316,8 @@ class TestRealModels:
         return sprite_spec().model_copy(update={"key": key, "preload": False, "memory": 30 * MB} | changes)
 
     def job(self, key: str = "large", **changes: Any) -> OfferedJob:
-        return offered(**{"model": key, "width": 64, "height": 64, "steps": 4} | changes)
+        usual: dict[str, Any] = {"model": key, "width": 64, "height": 64, "steps": 4}
+        return offered(**usual | changes)
 
     @pytest.mark.parametrize("phase", [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING])
     def test_once_twice_thrice(self, tmp_path: Path, phase: Phase) -> None:

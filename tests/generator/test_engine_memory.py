@@ -42,7 +42,7 @@ def test_errors_of_torch_become_ours(error: Exception, code: str, poisoned: bool
 
 def test_weights_keep_their_values_layout_and_ties_on_their_way() -> None:
     module = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 8, 1))
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)
     module.append(module[2])
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     held = module[0].weight

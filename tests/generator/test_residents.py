@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anime_generator import wire
 from anime_generator.registry import ModelSpec
 from tests.generator.bench import Bench, at_bench
 from tests.generator.builders import noop_spec, offered
@@ -165,8 +166,9 @@ class TestPressure:
             use(bench, "one")
             bench.say(others_mb=20)
             bench.workshop.look()
-            [told] = [report for report, _ in bench.reports(until=type(bench.latest))]
-            assert told.device.memory_free == 50 * MB  # type: ignore[union-attr]
+            [told] = [report for report, _ in bench.reports(until=wire.Residents)]
+            assert isinstance(told, wire.Residents)
+            assert told.device.memory_free == 50 * MB
 
     def test_nothing_is_told_while_nothing_changes(self, tmp_path: Path) -> None:
         with at_bench(tmp_path, model("one", 30)) as bench:

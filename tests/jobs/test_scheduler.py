@@ -173,6 +173,14 @@ def test_equal_jobs_share_an_offer_up_to_the_limit() -> None:
     assert offers == [[ident("j0"), ident("j1")], [ident("j2"), ident("j3")]]
 
 
+def test_a_limit_that_a_worker_has_measured_holds_for_its_model_alone() -> None:
+    queue = [waiting(f"a{i}", waited=10 - i) for i in range(3)] + [
+        waiting(f"b{i}", waited=5, model="b") for i in (1, 2)
+    ]
+    offers = chosen(queue, [worker(free=3, batch_limit=4, batch_limits={"a": 2}, resident=frozenset("ab"))])
+    assert sorted(map(len, offers)) == [1, 2, 2]
+
+
 def test_idle_workers_come_before_looking_ahead() -> None:
     queue = [waiting("one", waited=2), waiting("two", waited=1)]
     offers = plan(queue, [worker("x", free=0, ahead=1), worker("y", free=1, ahead=1)], {}, NOW, RULES)

@@ -266,6 +266,7 @@ def free_workers(active: Iterable[Record], view: View, *, look_ahead: int) -> li
                 free=0 if resting else free,
                 ahead=0 if resting or not heartbeat.slots else max(heartbeat.slots + look_ahead - used - free, 0),
                 batch_limit=heartbeat.batch_limit,
+                batch_limits=heartbeat.batch_limits,
                 busy_seconds=sum(each.eta_seconds or 0.0 for each in heartbeat.attempts if not each.ended),
             )
         )

@@ -31,7 +31,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A live worker: how many more offers it takes at once (`free`) and ahead of time (`ahead`)."""
+    """A live worker: how many more offers it takes at once (`free`) and ahead of time (`ahead`).
+
+    `batch_limits` are those of models of which fewer pictures fit into a pass than `batch_limit`.
+    """
 
     worker: str
     incarnation: UUID
@@ -40,6 +43,7 @@ class Worker:
     free: int = 0
     ahead: int = 0
     batch_limit: int = 1
+    batch_limits: Mapping[str, int] = field(default_factory=dict)
     busy_seconds: float = 0.0
 
 
@@ -158,13 +162,14 @@ def _least_busy(workers: Sequence[Worker]) -> Worker:
 
 def _group(left: _Queue, worker: Worker, head: Waiting) -> list[Waiting]:
     batch, pictures = [head], head.pictures
-    if head.alone or worker.batch_limit <= head.pictures:
+    limit = min(worker.batch_limits.get(head.model, worker.batch_limit), worker.batch_limit)
+    if head.alone or limit <= head.pictures:
         return batch
     rank = left.classes[head.job_id]
     for job in left.jobs.values():
         if job is head or job.alone or job.batch_key != head.batch_key or left.classes[job.job_id] != rank:
             continue
-        if pictures + job.pictures > worker.batch_limit:
+        if pictures + job.pictures > limit:
             continue
         batch.append(job)
         pictures += job.pictures

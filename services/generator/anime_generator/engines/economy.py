@@ -74,7 +74,7 @@ def _fused_attention(device: torch.device) -> bool:
     """Whether scaled dot product attention works without the whole matrix."""
     if device.type != "cuda":
         return True
-    return torch.backends.cuda.flash_sdp_enabled() or torch.backends.cuda.mem_efficient_sdp_enabled()
+    return bool(torch.backends.cuda.flash_sdp_enabled() or torch.backends.cuda.mem_efficient_sdp_enabled())
 
 
 def _can_tile(pipe: Any) -> bool:
