@@ -55,13 +55,12 @@ def test_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_whose_files_are_missing(home: Path) -> None:
     home.mkdir()
     registry = home / "models.toml"
-    registry.write_text('[models.mine]\nsource = "mine.safetensors"\n[models.off]\nenabled = false\nsource = "off"\n')
+    registry.write_text('[models.mine]\nsource = "mine.safetensors"\ndefaults = {width = 64, height = 64, steps = 9}\n')
     found = {one.detail.partition(":")[0]: one for one in local_checks.models(registry)}
-    assert found["mine"].verdict is Verdict.WRONG
-    assert str(home / "mine.safetensors") in found["mine"].detail
+    assert found["models.mine.source"].verdict is Verdict.WRONG
+    assert str(home / "mine.safetensors") in found["models.mine.source"].detail
     assert found["sprite"].verdict is Verdict.OK
-    assert "off" not in found
-    (home / "mine.safetensors").touch()
+    registry.write_text("")
     assert all(one.verdict is Verdict.OK for one in local_checks.models(registry))
     registry.write_text("models = [")
     assert Verdict.WRONG in {one.verdict for one in local_checks.models(registry)}

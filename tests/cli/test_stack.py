@@ -24,36 +24,12 @@ from anime_cli.settings import StackSettings
 from anime_cli.stack import Stack
 from anime_cli.stack_file import read_stack_file
 from anime_common import db
+from tests.stacks import FREE_PORTS, NOOP_MODELS, settings_of
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 NAMES = {service.name for service in SERVICES} | {"nats", "postgres"}
-MODELS = """
-default = "noop"
-
-[models.noop]
-title = "Nothing"
-engine = "noop"
-family = "noop"
-batch_limit = 4
-
-[models.noop.defaults]
-width = 64
-height = 64
-steps = 8
-guidance = 4.0
-sampler = "dpm++ 2m"
-
-[models.noop.sizes]
-minimum = 64
-maximum = 512
-multiple = 8
-
-[models.sprite]
-enabled = false
-"""
-"""Torch takes long to import, and no test here makes a picture."""
 RUN = "import asyncio; from anime_cli.settings import StackSettings as S; from anime_cli.stack import up"
 
 
@@ -66,7 +42,7 @@ def gone(home: Path, pids: dict[str, int]) -> bool:
 def quick(folder: Path) -> dict[str, str]:
     """What to tell a generator that shall be ready at once."""
     models = folder / "models.toml"
-    models.write_text(MODELS)
+    models.write_text(NOOP_MODELS)  # torch takes long to import, and no test here makes a picture
     return {"ANIME_MODELS": str(models)}
 
 
@@ -81,17 +57,7 @@ async def is_ready(stack: Stack, name: str) -> bool:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
-    settings = StackSettings(
-        home=home,
-        gateway_port=0,
-        health_port=0,
-        nats_port=0,
-        nats_monitor_port=0,
-        postgres_port=0,
-        restart_delay=0.1,
-        restart_delay_max=0.5,
-    )
-    async with Stack(settings, env={"generator": quick(home)}) as stack:
+    async with Stack(settings_of(home), env={"generator": quick(home)}) as stack:
         yield stack
 
 
@@ -189,11 +155,11 @@ async def test_external_parts_are_used_and_left_alone(stack_settings: StackSetti
 @asynccontextmanager
 async def running_up(home: Path, log: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
     """`anime up` as a process of its own, ready, with what it has printed; killed at the end if it still runs."""
-    ports = ("GATEWAY_PORT", "HEALTH_PORT", "NATS_PORT", "NATS_MONITOR_PORT", "POSTGRES_PORT")
+    ports = {f"ANIME_{name.upper()}": "0" for name in FREE_PORTS}
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", f"{RUN}; raise SystemExit(asyncio.run(up(S())))"),
-            env=os.environ | quick(log.parent) | {"ANIME_HOME": str(home)} | {f"ANIME_{name}": "0" for name in ports},
+            env=os.environ | quick(log.parent) | {"ANIME_HOME": str(home)} | ports,
             stdout=subprocess.PIPE,
             stderr=errors,
             stdin=subprocess.DEVNULL,

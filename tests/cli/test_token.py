@@ -40,6 +40,9 @@ def test_a_token_is_shown_once_and_kept_as_its_hash(anime: Anime, file: Path) ->
     assert "laptop" in listed.stdout
     assert token not in listed.stdout
     assert kept.sha256 not in listed.stdout
+    assert f"{kept.expires_at:%Y-%m-%d %H:%M} UTC" in listed.stdout
+    anime("token", "create", "tower")
+    assert "never" in anime("token", "list").stdout
 
 
 def test_for_programs(anime: Anime, file: Path) -> None:

@@ -19,12 +19,12 @@ from anime_cli.nats_server import NatsServer
 from anime_common import http, provision, topology
 from anime_common.bus import Bus
 from anime_common.service import Runtime
-from anime_common.settings import ServiceSettings
 from anime_common.topology import User
 from anime_gateway.__main__ import SERVER, make
 from anime_gateway.app import serve
 from anime_gateway.deps import Gateway
 from anime_gateway.settings import GatewaySettings
+from tests.buses import connected
 from tests.gateway.ledger import Ledger
 
 Connect = Callable[[User], Awaitable[Bus]]
@@ -42,17 +42,13 @@ def _plain_logs() -> Iterator[None]:
 
 @pytest_asyncio.fixture
 async def connect(nats: NatsServer) -> AsyncIterator[Connect]:
-    """Connects as a user of the topology."""
-    made: list[Bus] = []
+    """Connects as a user of the topology to the test's server."""
+    async with AsyncExitStack() as closing:
 
-    async def connected(user: User) -> Bus:
-        settings = ServiceSettings(nats_url=nats.url, nats_password_file=nats.password_file(user.name))
-        made.append(await Bus.connect(settings, user))
-        return made[-1]
+        async def connected_until_the_end(user: User) -> Bus:
+            return await closing.enter_async_context(connected(nats, user))
 
-    yield connected
-    for bus in made:
-        await bus.close()
+        yield connected_until_the_end
 
 
 @pytest_asyncio.fixture

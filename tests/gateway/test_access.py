@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from anime_common.tokens import AccessToken, Scope, TokenFile, mint
+from anime_gateway.__main__ import SERVER
 from anime_gateway.access import Access
 from anime_gateway.app import create_app
 from anime_gateway.doors import Doors
@@ -238,6 +240,16 @@ class TestLimits:
             assert [answer.status_code for answer in sent] == [500, 429]
             assert (await door.get("/session", headers=ring.bearer("submit"))).status_code == 200
 
+    async def test_asking_without_a_token_has_its_limit_too(self, client: Client, ring: Ring) -> None:
+        async with client(gateway_rate=0.1, gateway_burst=2) as door:
+            assert [(await door.get("/queue")).status_code for _ in range(3)] == [401, 401, 429]
+            assert (await door.get("/session", headers=ring.bearer("read"))).status_code == 200
+
+    async def test_so_has_asking_for_what_one_may_not(self, client: Client, ring: Ring) -> None:
+        async with client(gateway_rate=0.1, gateway_burst=2) as door:
+            answers = [await door.delete("/projects/x", headers=ring.bearer("read")) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [403, 403, 429]
+
     async def test_guessing_is_slowed_and_does_not_lock_the_owner_out(self, client: Client, ring: Ring) -> None:
         async with client(gateway_failure_rate=0.01, gateway_failure_burst=2) as door:
             wrong = {"Authorization": "Bearer wrong"}
@@ -274,6 +286,26 @@ class TestStreams:
             async with asyncio.timeout(10):
                 with pytest.raises(ConnectionClosed):
                     await socket.recv()
+
+    async def test_a_flood_over_a_websocket_is_slowed(self, open_door: OpenDoor) -> None:
+        door = await open_door(gateway_rate=0.1, gateway_burst=3)
+        async with connect(f"ws://127.0.0.1:{door.port}/api/anime/ws", proxy=None) as socket:
+            said = []
+            for _ in range(3):
+                await socket.send('{"action": "ping"}')
+                said.append(json.loads(await socket.recv()))
+        assert [each["event"] for each in said] == ["pong", "pong", "error"]
+        assert (said[-1]["data"]["status"], said[-1]["data"]["code"]) == (429, "rate_limited")
+
+    async def test_a_message_that_is_too_large_closes_the_websocket(self, open_door: OpenDoor) -> None:
+        door = await open_door()
+        async with connect(f"ws://127.0.0.1:{door.port}/api/anime/ws", proxy=None) as socket:
+            await socket.send('{"action": "ping", "x": "' + "x" * SERVER["ws_max_size"] + '"}')
+            async with asyncio.timeout(10):
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
 
     @pytest.mark.parametrize(
         ("headers", "status"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anime_gateway.limits import RateLimit
+from anime_gateway.limits import RateLimit, neighbourhood
 
 
 def test_a_burst_then_the_rate() -> None:
@@ -53,3 +54,17 @@ def test_a_clock_that_steps_back_gives_nothing() -> None:
     assert limit.take("a", 10.0) == 0.0
     assert limit.take("a", 5.0) > 0
     assert limit.take("a", 10.5) > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "counts_as"),
+    [
+        ("192.168.1.10", "192.168.1.10"),
+        ("::ffff:192.168.1.10", "192.168.1.10"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_who_has_many_addresses_has_one_limit(address: str, counts_as: str) -> None:
+    assert neighbourhood(address) == counts_as

@@ -66,6 +66,7 @@ class Bench:
     """Orders go in, reports come out."""
 
     workshop: Workshop
+    config: wire.Configure
     script: Path
     cancel: Cancellations
     told: queue.SimpleQueue[tuple[wire.Report, bytes]]
@@ -94,6 +95,10 @@ class Bench:
     def prepare(self, *models: str) -> None:
         for model in models:
             self.workshop.obey(wire.Prepare(model=model))
+        self.tell()
+
+    def configure(self, *specs: ModelSpec) -> None:
+        self.workshop.obey(self.config.model_copy(update={"models": specs}))
         self.tell()
 
     def give_up(self, model: str | None = None) -> None:
@@ -156,7 +161,7 @@ def at_bench(folder: Path, *specs: ModelSpec, megabytes: int = 100, **rules: Any
     listening.start()
     cancel = Cancellations()
     try:
-        yield Bench(Workshop(Line(theirs), config, cancel), script, cancel, told)
+        yield Bench(Workshop(Line(theirs), config, cancel), config, script, cancel, told)
     finally:
         theirs.close()
         listening.join(timeout=10)

@@ -32,6 +32,7 @@ def test_running_out_halves_the_limit_and_it_is_announced() -> None:
     assert draw(limits, fits=3) == 2
     assert limits.plan("anime", SMALL, 8) == Pass(2)
     assert limits.announced({"anime": 8, "other": 4}) == {"anime": 2}
+    assert limits.announced({"other": 4}) == {}  # the registry has lost the model
     assert limits.plan("other", SMALL, 4) == Pass(4)
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -29,10 +30,18 @@ QUICK = Patience(start=60, load=60, step=60, floor=0.3, factor=20)
 
 
 @asynccontextmanager
-async def hosted(*specs: ModelSpec, patience: Patience = QUICK, device: str = "cpu") -> AsyncIterator[EngineHost]:
+async def hosted(
+    *specs: ModelSpec, patience: Patience = QUICK, device: str = "cpu", **memory: Any
+) -> AsyncIterator[EngineHost]:
     models = specs or (noop_spec(),)
     config = wire.Configure(
-        device=device, device_id=None, models=models, embedding_cache=1 << 20, preview_every=3, preview_size=256
+        device=device,
+        device_id=None,
+        models=models,
+        embedding_cache=1 << 20,
+        preview_every=3,
+        preview_size=256,
+        memory=wire.MemoryRules(look_every=0.02, **memory),
     )
     preload = tuple(spec.key for spec in models if spec.preload)
     host = EngineHost(HostOptions(config, preload, dict(os.environ), patience, restart_delay=0.01), lambda: None)
@@ -208,9 +217,65 @@ async def test_models_are_evicted_least_recently_used_first_and_given_up_on_requ
         for key in ("one", "two", "one", "three"):
             await run(host, offered(model=key))
         assert list(host.resident) == ["one", "three"]
+        assert [host.tier(key) for key in ("one", "two", "three", "four")] == ["device", "host", "device", None]
         host.give_up(None)
         await run(host, offered(model="two"))
         assert list(host.resident) == ["two"]
+        told = {each.key: each for each in host.residency}
+        assert (told["one"].tier, told["one"].reason) == (None, "given up: as ordered")
+        assert (told["two"].bytes, told["two"].measured, told["two"].reason) == (40 << 20, True, "drew the last job")
+
+
+async def test_idle_models_yield_to_another_program_and_come_back(tmp_path: Path) -> None:
+    script = tmp_path / "card.json"
+    specs = [noop_spec("one", memory=40 << 20).model_copy(update={"preload": True}), noop_spec("two", memory=40 << 20)]
+    async with hosted(*specs, device=f"simulated:100:{script}", calm=0.05) as host:
+        await eventually(lambda: host.resident == ("one",))
+        await run(host, offered(model="two"))
+        script.write_text('{"others_mb": 58}')
+        await eventually(lambda: host.resident == ())
+        assert host.device is not None
+        assert host.device.memory_free == 42 << 20
+        assert host.residency[-1].reason.startswith("given up: another program took")
+        script.write_text('{"others_mb": 5}')
+        await eventually(lambda: host.resident == ("one",))
+        assert host.restarts == 0
+
+
+async def test_a_limit_that_memory_has_shown_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "card.json"
+    script.write_text('{"faults": [{"phase": "sampling", "step": 2, "over": 1, "times": 0}]}')
+    async with hosted(device=f"simulated:100:{script}") as host:
+        found = ends(await run(host, offered(), offered()))
+        assert [end.outcome for end in found.values()] == ["painted", "painted"]
+        assert host.batch_limits == {"noop": 1}
+
+
+async def test_a_lost_context_replaces_the_process(tmp_path: Path) -> None:
+    script = tmp_path / "card.json"
+    script.write_text('{"faults": [{"phase": "sampling", "step": 2, "kind": "context"}]}')
+    job = offered()
+
+    def mend(heard: Heard) -> None:
+        if isinstance(heard.report, wire.Ended):
+            script.unlink()
+
+    async with hosted(device=f"simulated:100:{script}") as host:
+        end = ends(await run(host, job, on=mend))[job.attempt_id]
+        assert (end.code, end.retryable) == ("device_error", True)
+        again = ends(await run(host, offered()))
+        assert [each.outcome for each in again.values()] == ["painted"]
+        assert host.restarts == 1
+
+
+async def test_a_load_that_hangs_is_told_from_one_of_many_bytes(tmp_path: Path) -> None:
+    patience = Patience(start=60, load=0.3, load_rate=100 << 20, step=60, floor=0.3)
+    large = noop_spec("large", memory=150 << 20, options={"load_ms": 900})
+    hung = noop_spec("hung", memory=1 << 20, options={"load_ms": 60_000})
+    async with hosted(large, hung, device="simulated:1000", patience=patience) as host:
+        first, second = offered(model="large"), offered(model="hung")
+        assert ends(await run(host, first))[first.attempt_id].outcome == "painted"
+        assert ends(await run(host, second))[second.attempt_id].code == "engine_hung"
 
 
 async def test_the_process_dies_with_the_service_and_ignores_its_signals() -> None:
@@ -261,3 +326,25 @@ async def test_the_real_model_is_preloaded_and_draws() -> None:
     record = read_png(picture)
     assert record is not None
     assert record["settings"]["steps"] == 6
+
+
+async def test_a_run_for_a_model_that_has_left_the_registry_may_be_tried_elsewhere() -> None:
+    job = offered(model="gone")
+    async with hosted() as host:
+        end = ends(await run(host, job))[job.attempt_id]
+    assert (end.code, end.retryable) == ("model_unavailable", True)
+
+
+async def test_a_changed_registry_is_taken_between_runs_and_by_the_next_process() -> None:
+    first, second = noop_spec(), noop_spec("second")
+    async with hosted(first) as host:
+        await host.wait_usable()
+        host.reconfigure((second,), ("second",))
+        assert host.models == ()  # what is gone is not announced a moment longer
+        await eventually(lambda: [model.key for model in host.models] == ["second"], within=15)
+        await eventually(lambda: host.resident == ("second",), within=15)
+        pid = host.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: host.pid != pid and host.resident == ("second",), within=30)
+        assert [each.outcome for each in ends(await run(host, offered(model="second"))).values()] == ["painted"]

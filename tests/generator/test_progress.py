@@ -117,6 +117,18 @@ def test_steps_are_those_of_the_picture_in_work() -> None:
     assert (view.image, view.images, view.step, view.steps) == (1, 2, 1, 4)
 
 
+def test_steps_that_are_made_anew_are_told_as_they_are_while_percent_waits() -> None:
+    subject = tracker(steps=4)
+    subject.begin(Phase.SAMPLING, 0)
+    subject.stepped([0], 3, 1, 3)
+    before = subject.view()
+    subject.begin(Phase.LOADING, 3)
+    subject.begin(Phase.SAMPLING, 4)
+    assert (subject.view().step, subject.view().percent) == (0, before.percent)
+    subject.stepped([0], 1, 1, 5)
+    assert (subject.view().step, subject.view().percent) == (1, before.percent)
+
+
 def test_the_remaining_time_follows_the_steps_of_this_attempt() -> None:
     subject = tracker(images=1, steps=10)
     subject.begin(Phase.SAMPLING, 0)

@@ -89,13 +89,15 @@ def test_models_are_given_up_as_ordered_from_both_tiers(tmp_path: Path) -> None:
         use(bench, "one")
 
 
-def test_a_model_whose_files_changed_is_loaded_anew(tmp_path: Path) -> None:
-    with at_bench(tmp_path, model("one")) as bench:
-        use(bench, "one")
-        bench.workshop._specs["one"] = model("one", 50, stamp="later")
+def test_models_whose_files_changed_are_loaded_anew_and_others_stay(tmp_path: Path) -> None:
+    with at_bench(tmp_path, model("one"), model("two", 30)) as bench:
+        use(bench, "one", "two")
+        bench.configure(model("one", 50, stamp="later"), model("two", 30, pin=True))
+        assert on(bench, "device") == ["two"]
         drawn = bench.draw(offered(model="one"))
         assert drawn.loaded == ["one"]
-        assert bench.models["one"].bytes == bench.card.held() == 50 * MB
+        assert (bench.models["one"].bytes, bench.models["two"].pinned) == (50 * MB, True)
+        assert bench.card.held() == 80 * MB
 
 
 class TestPressure:

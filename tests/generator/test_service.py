@@ -31,8 +31,8 @@ from anime_common.outcomes import Unavailable
 from anime_common.service import Runtime
 from anime_common.topology import FACTS
 from anime_generator.metadata import read_png
-from tests.generator.builders import offered
-from tests.generator.conftest import Ledger, working
+from tests.generator.builders import offered, write_registry
+from tests.generator.conftest import NOOP, Ledger, working
 from tests.waiting import eventually
 
 
@@ -275,8 +275,56 @@ async def test_a_resident_model_is_given_up_on_request(generator: Runtime[Any], 
     job = offered()
     await ledger.offer(job)
     await eventually(lambda: ledger.last.resident == ("noop",))
+    await eventually(lambda: ledger.last.residency[0].reason == "drew the last job")
+    await ledger.order(UnloadModel(model="nobody"))
     await ledger.order(UnloadModel())
     await eventually(lambda: ledger.last.resident == ())
+    [told] = ledger.last.residency
+    assert (told.key, told.tier, told.reason) == ("noop", None, "given up: as ordered")
+
+
+SMALLER = """
+[models.smaller]
+engine = "noop"
+[models.smaller.defaults]
+width = 64
+height = 64
+steps = 4
+sampler = "dpm++ 2m"
+"""
+
+
+async def test_a_job_that_does_not_fit_is_drawn_with_the_fallback_and_says_so(
+    nats: NatsServer, ledger: Ledger, tmp_path: Path
+) -> None:
+    larger = NOOP.replace('engine = "noop"', 'engine = "noop"\nfallback = "smaller"', 1)
+    card, folder = tmp_path / "card.json", tmp_path / "registry"
+    card.write_text('{"faults": [{"phase": "decoding", "model": "noop", "times": 0}]}')
+    folder.mkdir()
+    changes: dict[str, Any] = {
+        "models": write_registry(folder, larger, SMALLER),
+        "device": f"simulated:100:{card}",
+    }
+    async with working(nats, ledger, tmp_path, **changes):
+        job = offered(count=2)
+        await ledger.offer(job)
+        await ledger.sees(job, "started", "finished")
+        _, finished = await ledger.facts(job)
+        assert isinstance(finished, AttemptFinished)
+        assert finished.settings == job.settings.model_copy(update={"model": "smaller"})
+        assert finished.warnings == ("noop ran out of memory: drawn with smaller",)
+        await eventually(lambda: "smaller" in ledger.last.resident)
+
+
+async def test_a_limit_that_memory_has_shown_is_announced(nats: NatsServer, ledger: Ledger, tmp_path: Path) -> None:
+    card = tmp_path / "card.json"
+    card.write_text('{"faults": [{"phase": "sampling", "over": 2, "times": 0}]}')
+    async with working(nats, ledger, tmp_path, device=f"simulated:100:{card}"):
+        jobs = [offered() for _ in range(4)]
+        await ledger.offer(*jobs)
+        for job in jobs:
+            await ledger.sees(job, "started", "finished")
+        await eventually(lambda: ledger.last.batch_limits == {"noop": 2})
 
 
 async def test_stopping_releases_what_waits_lets_what_runs_end_and_says_goodbye(

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from anime_common.bus import Bus, Stored
+from anime_common import rpc
+from anime_common.bus import Bus, Received, Stored
 from anime_common.contracts.echo import OptimizedPrompt, PromptOptimized
 from anime_common.contracts.files import Filed
 from anime_common.contracts.generator import (
@@ -21,10 +22,12 @@ from anime_common.contracts.generator import (
     AttemptStarted,
     CancelAttempt,
     FactPosition,
+    Heartbeat,
     OfferedJob,
     Renew,
 )
 from anime_common.contracts.jobs import (
+    GET_WORKERS,
     CancelJob,
     CommandDone,
     CommandRefused,
@@ -36,7 +39,8 @@ from anime_common.contracts.jobs import (
 from anime_common.contracts.vocabulary import JobState, Phase, Priority, Reached
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Refused
-from anime_common.topology import ADMIN, DEAD, STREAMS
+from anime_common.rpc_contract import Empty
+from anime_common.topology import ADMIN, DEAD, GATEWAY, STREAMS
 from tests.builders import held, output, request, staged
 from tests.buses import connected
 from tests.jobs.conftest import Service, Worker, World, ledger_running
@@ -269,6 +273,22 @@ async def test_how_far_a_lost_attempt_came_outlives_the_ledger(world: World) -> 
         assert Reached.model_validate(shown.model_dump()) == far
 
 
+async def judged(world: World, beat: Heartbeat) -> None:
+    """Return when the scheduler has judged a heartbeat: it tells the queue at the end of each look."""
+
+    async def heard() -> bool:
+        async with connected(world.nats, GATEWAY) as gateway:
+            workers = (await rpc.call(gateway, GET_WORKERS, Empty())).items
+        return any(each.heartbeat == beat for each in workers)
+
+    await eventually(heard)
+    told: asyncio.Queue[Received] = asyncio.Queue()
+    stop = await world.tower.listen("anime.tel.queue", told.put)
+    for _ in range(2):  # the look that ends next may have begun before
+        await asyncio.wait_for(told.get(), 10)
+    await stop()
+
+
 async def test_a_finished_fact_slower_than_the_heartbeat_is_waited_for(world: World, ledger: Service) -> None:
     worker = Worker(world)
     job_id = await world.submit()
@@ -278,9 +298,7 @@ async def test_a_finished_fact_slower_than_the_heartbeat_is_waited_for(world: Wo
     started = await world.event("started", job_id)
     created = (await world.generator.stream_state("ANIME_FACTS")).created
     ahead = FactPosition(stream_created=created, sequence=99)
-    for _ in range(5):
-        await worker.beat(last_fact=ahead)
-        await asyncio.sleep(0.05)
+    await judged(world, await worker.beat(last_fact=ahead))
     assert (await world.job(job_id)).version == started.job.version
     await finish(world, worker, offered)
     await world.event("filing", job_id)

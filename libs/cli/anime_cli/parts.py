@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from anime_cli import registry_file
 from anime_cli.nats_server import NatsServer
 from anime_cli.postgres import PostgresServer
-from anime_cli.process import Child, free_port
+from anime_cli.process import Child, StackError, free_port
 from anime_cli.secret_files import secret_file, write_private
 from anime_cli.services import SERVICES, Service, prepare_database
 from anime_cli.settings import StackSettings, tokens_file
 from anime_common import db
+from anime_common.addresses import is_loopback, url_of
+from anime_common.tokens import TokensUnreadable, read_tokens
 
-_OURS = {f"ANIME_{name.upper()}" for name in StackSettings.model_fields}
+_OURS = {f"ANIME_{name.upper()}" for name in StackSettings.model_fields} | {"ANIME_TOKEN"}
+"""What no service is told as it stands in our own environment: settings of the stack, and who uses the command."""
 
 
 @dataclass(slots=True)
@@ -78,9 +82,23 @@ class Parts:
 
     @property
     def url(self) -> str:
-        """Where people reach the gateway."""
-        host = self.settings.gateway_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.gateway_port}"
+        """Where this machine reaches the gateway."""
+        return url_of(self.settings.gateway_host, self.gateway_port)
+
+    def check_door(self) -> None:
+        """Refuse at once what the gateway would refuse only when all else runs: a door for others, and no key."""
+        host, file = self.settings.gateway_host, tokens_file(self.settings)
+        if is_loopback(host):
+            return
+        try:
+            good = [token for token in read_tokens(file) if not token.expired(datetime.now(UTC))]
+        except TokensUnreadable as error:
+            raise StackError(f"the access tokens cannot be read: {error}") from error
+        if not good:
+            raise StackError(
+                f"ANIME_GATEWAY_HOST={host} lets others in, and {file} holds no token that is good: make one first, "
+                "with `anime token create NAME --scope admin`"
+            )
 
     def health_url(self, service: str) -> str:
         """Where a service answers `/healthz`, `/readyz` and `/metrics`."""

@@ -66,9 +66,10 @@ def add(
     if section not in document:
         document.append(section, tomlkit.table(is_super_table=True))
     document[section].append(key, _table(entry))
-    if default:
-        _set_default(document, key)
-    _replace(file, tomlkit.dumps(document), accept)
+    if default and "default" in document:
+        document["default"] = key
+    text = tomlkit.dumps(document)
+    _replace(file, _with_default(text, key) if default and "default" not in document else text, accept)
 
 
 def _table(entry: Mapping[str, Any]) -> tomlkit.items.Table:
@@ -78,16 +79,13 @@ def _table(entry: Mapping[str, Any]) -> tomlkit.items.Table:
     return table
 
 
-def _set_default(document: tomlkit.TOMLDocument, key: str) -> None:
-    """`default` belongs before the first table."""
-    if "default" in document:
-        document["default"] = key
-        return
-    rest = tomlkit.dumps(document)
-    fresh = tomlkit.parse(f'default = "{key}"\n\n{rest}')
-    document.clear()
-    document.body.clear()
-    document.update(fresh)
+def _with_default(text: str, key: str) -> str:
+    """`default` stands before the first table, and before the comments that belong to that."""
+    lines = text.splitlines(keepends=True)
+    at = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
+    while at and lines[at - 1].startswith("#"):
+        at -= 1
+    return "".join([*lines[:at], f'default = "{key}"\n\n', *lines[at:]])
 
 
 def _replace(file: Path, text: str, accept: Callable[[Path], None]) -> None:

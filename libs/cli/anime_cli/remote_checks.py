@@ -19,6 +19,7 @@ from anime_common.contracts.jobs import Workers
 from anime_common.db import ERRORS, split_password
 
 TIMEOUT = 5.0
+DENIED = {401, 403}
 OLDEST_GOOD_NATS = (2, 12)
 OLDEST_GOOD_POSTGRES = 15
 
@@ -37,12 +38,19 @@ def _reason(error: BaseException) -> str:
 async def gateway(who: Patient) -> list[Finding]:
     """The gateway, and what it says of the parts behind it."""
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as client:
-            answer = await client.get(f"{who.url}{BASE}/health")
-            health: dict[str, Any] = answer.json()
+        async with connect(who.url) as api:
+            answer = await api.client.get(f"{BASE}/health", timeout=TIMEOUT)
+            said = answer.json()
     except (httpx.HTTPError, json.JSONDecodeError) as error:
         mend = "start the stack with `anime up`; or is ANIME_URL (--url) wrong?"
         return [wrong("gateway", f"{who.url} does not answer ({type(error).__name__})", mend)]
+    health: dict[str, Any] = said if isinstance(said, dict) else {}
+    if answer.status_code in DENIED:
+        mend = "set ANIME_TOKEN; on the gateway's machine, `anime token create NAME` makes one"
+        return [wrong("gateway", f"{who.url} does not let us in: {health.get('detail')}", mend)]
+    if "parts" not in health:
+        text = f"{who.url} answers {answer.status_code}: {health.get('detail', 'not our gateway?')}"
+        return [wrong("gateway", text, "is ANIME_URL (--url) the gateway's?")]
     found = [ok("gateway", f"{who.url} answers: {health.get('status')}")]
     for name, part in health.get("parts", {}).items():
         if not part.get("ok"):

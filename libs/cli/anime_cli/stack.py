@@ -92,6 +92,7 @@ class Stack:
 
         Raises StackError with the tail of the log of what failed; nothing is left running then.
         """
+        self._parts.check_door()
         self._lock.acquire()
         try:
             self._end_leftovers()
@@ -238,14 +239,14 @@ class Stack:
     async def _watch(self, name: str) -> None:
         """Start a part again whenever it dies, later each time if it does so at once."""
         part, settings = self._running[name], self.settings
-        delay = settings.restart_delay
+        delay, tried_at = settings.restart_delay, part.child.started_at
         while True:
             await part.wanted.wait()
-            started_at = part.child.started_at
             await part.child.wait()
             if not part.wanted.is_set():
                 continue
-            if time.monotonic() - started_at > settings.restart_delay_max:
+            # A start that failed counts as a life that ended at once, however long the one before it was.
+            if time.monotonic() - max(tried_at, part.child.started_at) > settings.restart_delay_max:
                 delay = settings.restart_delay
             self._say(f"{name} {part.child.ended}; starting it again in {delay:g} s")
             await asyncio.sleep(delay)
@@ -253,6 +254,7 @@ class Stack:
             async with part.changing:
                 if part.wanted.is_set() and not part.child.alive:
                     await self._start_again(name, part)
+                    tried_at = time.monotonic()
 
     async def _start_again(self, name: str, part: Part) -> None:
         try:

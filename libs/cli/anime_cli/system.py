@@ -56,13 +56,19 @@ def generators(*, url: Url = None, as_json: Json = False) -> None:
             each.status,
             f"{each.heartbeat.device.kind}: {each.heartbeat.device.name}",
             f"{render.size(each.heartbeat.device.memory_free)} of {render.size(each.heartbeat.device.memory_total)}",
-            ", ".join(each.heartbeat.resident) or "none",
+            _loaded(each.heartbeat),
             _work(each.heartbeat),
             render.ago(each.last_seen),
         )
         for each in found.items
     ]
     render.table(("generator", "status", "device", "memory free", "loaded", "works on", "seen"), rows, "no generators")
+
+
+def _loaded(heartbeat: Heartbeat) -> str:
+    """Models ready to draw, and those that wait in the machine's own memory."""
+    waiting = [f"{model.key} (waits in RAM)" for model in heartbeat.residency if model.tier == "host"]
+    return ", ".join([*heartbeat.resident, *waiting]) or "none"
 
 
 def _work(heartbeat: Heartbeat) -> str:

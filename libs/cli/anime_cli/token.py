@@ -79,7 +79,7 @@ def list_tokens(*, as_json: Json = False) -> None:
         return
     now = datetime.now(UTC)
     render.table(
-        ["id", "name", "scope", "made", "good until"],
+        ["id", "name", "scope", "made", "expires"],
         [
             [token.id, token.name, token.scope.value, render.ago(token.created_at), _until(token, now)]
             for token in found
@@ -149,7 +149,7 @@ def _life(text: str | None) -> timedelta | None:
 
 def _until(token: AccessToken, now: datetime) -> str:
     if token.expires_at is None:
-        return "revoked"
+        return "never"
     return f"{token.expires_at:%Y-%m-%d %H:%M} UTC{' (expired)' if token.expired(now) else ''}"
 
 

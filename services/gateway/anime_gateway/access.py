@@ -20,7 +20,7 @@ from starlette.requests import cookie_parser
 
 from anime_common.clock import happens
 from anime_common.tokens import AccessToken, Scope, TokensUnreadable, owner, read_tokens
-from anime_gateway.limits import RateLimit
+from anime_gateway.limits import RateLimit, neighbourhood
 from anime_gateway.problems import problem
 from anime_gateway.rights import READS, needed
 
@@ -41,7 +41,7 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="anime"'}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the token they presented, or nobody in particular at an address."""
+    """Who asks: the token they presented, or nobody in particular at an address (of IPv6, in a network)."""
 
     token: AccessToken | None
     address: str
@@ -72,8 +72,7 @@ class Keyring:
         return owner(self._tokens, presented, datetime.now(UTC))
 
     def good(self, token: AccessToken) -> bool:
-        """Whether a token that was good before still is."""
-        self.refresh()
+        """Whether a token that was good before still is, as the file was when it was read last."""
         return token in self._tokens and not token.expired(datetime.now(UTC))
 
     def refresh(self) -> None:
@@ -111,18 +110,21 @@ class Access:
 
     def refusal(self, asgi: Asgi, headers: Headers) -> Response | None:
         """Why a request or a WebSocket may not go on; None when it may, and its caller is known then."""
-        address = (asgi.get("client") or ("unknown",))[0]
+        address = neighbourhood((asgi.get("client") or ("unknown",))[0])
         method = asgi.get("method", "GET")
         scope = needed(method, asgi["path"])
         token, refusal = self._identify(headers, address, needs_token=scope is not None and self.required)
         if refusal is not None:
             return refusal
         caller = Caller(token, address)
+        wait = self.wait(caller, writes=method not in READS)
+        if wait:
+            return too_many(wait, "too many requests")
         if scope is not None and not caller.scope.includes(scope):
             text = f"this token may {caller.scope}; this needs a token that may {scope}"
             return problem(403, "insufficient_scope", text, field="Authorization")
         asgi.setdefault("state", {})[CALLER] = caller
-        return self._limited(caller, writes=method not in READS)
+        return None
 
     def sign_in(self, presented: str, address: str) -> tuple[AccessToken | None, Response | None]:
         """Whose token this is; else why not. Wrong ones are counted, so that nobody tries them all day."""
@@ -150,15 +152,17 @@ class Access:
             return token, None
         if cookie:
             return self.sign_in(cookie, address)
+        wait = self.wait(Caller(None, address))
+        if wait:
+            return None, too_many(wait, "too many requests")
         text = "send a token, as `Authorization: Bearer anime_…`; `anime token create NAME` makes one"
         return None, problem(401, "token_required", text, headers=CHALLENGE)
 
-    def _limited(self, caller: Caller, *, writes: bool) -> Response | None:
+    def wait(self, caller: Caller, *, writes: bool = False) -> float:
+        """0.0 when a caller may ask now, which counts; else the seconds until they may."""
         now = time.monotonic()
         wait = self._requests.take(caller.key, now)
-        if not wait and writes:
-            wait = self._writes.take(caller.key, now)
-        return too_many(wait, "too many requests") if wait else None
+        return self._writes.take(caller.key, now) if writes and not wait else wait
 
     @contextmanager
     def stream(self, asgi: Asgi, end: Callable[[], None] | None) -> Iterator[None]:
@@ -177,6 +181,7 @@ class Access:
     async def watch(self, stop: asyncio.Event) -> None:
         """End streams whose token was revoked or has expired, until stopped."""
         while not await happens(stop, within=self._recheck):
+            self.keyring.refresh()
             for token, end in list(self._streams.values()):
                 if not self.keyring.good(token):
                     log.info("stream_ended", token=token.id, reason="its token is no longer good")
@@ -196,9 +201,14 @@ def caller_of(asgi: Asgi) -> Caller:
 
 def too_many(wait: float, what: str) -> Response:
     """429 with the whole seconds after which it may go on."""
-    seconds = max(int(wait) + 1, 1)
+    seconds = whole_seconds(wait)
     text = f"{what}: try again in {seconds} s"
     return problem(429, "rate_limited", text, headers={"Retry-After": str(seconds)})
+
+
+def whole_seconds(wait: float) -> int:
+    """The next whole number of seconds, for `Retry-After`."""
+    return int(wait) + 1
 
 
 def _cookie(headers: Headers) -> str | None:

@@ -7,6 +7,7 @@ response gets the usual protective headers.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
     from anime_gateway.access import Access
     from anime_gateway.settings import GatewaySettings
+
+CLOSE = "websocket.close"
+INTERNAL_ERROR = 1011
+"""Close code: the server met what it did not expect (https://www.iana.org/assignments/websocket)."""
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HEADERS = {
@@ -92,15 +97,25 @@ class Doors:
 
     async def _talk(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a WebSocket in, or answer its handshake with the refusal, as HTTP."""
+        last = ""
+
+        async def heard(message: Message) -> None:
+            nonlocal last
+            last = message["type"]
+            await send(message)
+
         try:
             refusal = self._refusal(scope, Headers(scope=scope))
+            if refusal is None:
+                with self.access.stream(scope, abort_of(scope)):
+                    await self.app(scope, receive, heard)
         except Exception as error:  # noqa: BLE001 - as for requests
             refusal = internal(error, scope)
-        if refusal is not None:
+        if refusal is not None and not last:
             await WebSocket(scope, receive, send).send_denial_response(refusal)
-            return
-        with self.access.stream(scope, abort_of(scope)):
-            await self.app(scope, receive, send)
+        elif refusal is not None and last != CLOSE:
+            with contextlib.suppress(OSError):
+                await send({"type": CLOSE, "code": INTERNAL_ERROR})
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")

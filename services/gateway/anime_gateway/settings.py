@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from anime_common.addresses import WILDCARDS, is_loopback
 from anime_common.settings import ServiceSettings
 from anime_common.tokens import TokensUnreadable, read_tokens
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - they are asked for, not taken
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]+\]")
 
 
@@ -108,14 +107,6 @@ class GatewaySettings(ServiceSettings):
         if value and info.data.get("gateway_tokens") is None:
             raise ValueError("needs ANIME_GATEWAY_TOKENS, the file of access tokens")
         return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen at."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _as_host(name: str) -> str:

@@ -16,6 +16,7 @@ from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Request, first_error
 from anime_common.outcomes import Refused, Unavailable
 from anime_gateway import metrics
+from anime_gateway.access import caller_of, whole_seconds
 from anime_gateway.mailbox import Closed, Mailbox
 from anime_gateway.protocol import abort_of
 from anime_gateway.routes.jobs import find
@@ -86,6 +87,7 @@ class Talk:
 
     async def _hear(self, text: str | bytes) -> None:
         try:
+            self._not_too_often()
             order = ORDER.validate_json(text)
             match order:
                 case Subscribe():
@@ -99,6 +101,12 @@ class Talk:
             await self._refuse(Refused(422, "invalid", problem, _named(field)))
         except Refused as error:
             await self._refuse(error)
+
+    def _not_too_often(self) -> None:
+        """A message counts as a request: raises Refused when there are too many."""
+        wait = self._gateway.access.wait(caller_of(self._socket.scope))
+        if wait:
+            raise Refused(429, "rate_limited", f"too many messages: try again in {whole_seconds(wait)} s")
 
     async def _subscribe(self, order: Subscribe) -> None:
         view = await find(self._gateway, order.job_id) if order.job_id is not None else None

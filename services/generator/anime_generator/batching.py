@@ -69,12 +69,12 @@ class BatchLimits:
 
     def announced(self, configured: dict[str, int]) -> dict[str, int]:
         """By model, what differs from `configured` for pictures of the size drawn last."""
-        found = {}
-        for model, at in self._latest.items():
-            limit = self._plan(model, at, configured[model]).pictures
-            if limit != configured[model]:
-                found[model] = limit
-        return found
+        limits = {
+            model: self._plan(model, at, configured[model]).pictures
+            for model, at in self._latest.items()
+            if model in configured
+        }
+        return {model: limit for model, limit in limits.items() if limit != configured[model]}
 
     def _plan(self, model: str, at: int, configured: int) -> Pass:
         known = [fit for (name, size), fit in self._fits.items() if name == model and size <= at]

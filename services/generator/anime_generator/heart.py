@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from anime_common.contracts.generator import Heartbeat
 from anime_generator import __version__, metrics
 from anime_generator.model import Stage
+from anime_generator.residency import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,5 +121,8 @@ class Heart:
             metrics.HELD.labels(stage=stage).set(len(worker.in_stage(stage)))
         metrics.ENGINE_USABLE.set(self._host.usable)
         metrics.RESIDENT.set(len(self._host.resident))
+        for tier in Tier:
+            size = sum(model.bytes for model in self._host.residency if model.tier == tier)
+            metrics.RESIDENT_BYTES.labels(tier=tier).set(size)
         if self._host.device is not None:
             metrics.MEMORY_FREE.set(self._host.device.memory_free)

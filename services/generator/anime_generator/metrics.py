@@ -15,7 +15,8 @@ PHASE_SECONDS = Histogram(
 HELD = Gauge("anime_attempts_held", "Attempts that this worker holds, by stage.", ["stage"])
 ENGINE_RESTARTS = Counter("anime_engine_restarts_total", "Engine processes that had to be replaced.")
 ENGINE_USABLE = Gauge("anime_engine_usable", "1 while the engine process takes orders.")
-RESIDENT = Gauge("anime_models_resident", "Models in memory.")
+RESIDENT = Gauge("anime_models_resident", "Models in the device's memory, ready to draw.")
+RESIDENT_BYTES = Gauge("anime_models_bytes", "Bytes of the models in memory, by tier (device, host).", ["tier"])
 MEMORY_FREE = Gauge("anime_device_memory_free_bytes", "Free memory of the device, as last measured.")
 REGISTRY_PROBLEMS = Gauge(
     "anime_registry_problems",

@@ -136,12 +136,13 @@ class Tracker:
             self._encoded = self._encoded or phase is not Phase.ENCODING
         if phase is Phase.SAMPLING:
             self._last = now
+            # What was sampled and never decoded is sampled anew: memory had run out.
+            self._sampled = {index: step for index, step in self._sampled.items() if index in self._decoded}
 
     def stepped(self, indexes: Iterable[int], step: int, width: int, now: float) -> None:
         """Step `step` is done for these pictures of ours, in a pass of `width` pictures, others' included."""
         self._current, self._width = tuple(indexes), max(width, 1)
-        for index in self._current:
-            self._sampled[index] = max(step, self._sampled.get(index, 0))
+        self._sampled |= dict.fromkeys(self._current, step)
         if self._last is not None:
             self._recent.append(now - self._last)
         self._last = now

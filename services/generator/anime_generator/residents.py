@@ -230,15 +230,9 @@ class Residents:
         return [record.held(record.tier) for record in self._records.values() if record.tier is not None]
 
     def _record(self, spec: ModelSpec) -> _Record:
-        """What is known of a model. One whose files have changed since it was loaded is as good as new."""
-        known = self._records.get(spec.key)
-        if known is not None and not spec.loads_like(known.spec):
-            self._make([Move(spec.key, None)], "given up: its files have changed")
-            known = None
-        if known is None:
-            self._records[spec.key] = known = _Record(spec, spec.memory or spec.size)
-        known.spec = spec
-        return known
+        if spec.key not in self._records:
+            self._records[spec.key] = _Record(spec, spec.memory or spec.size)
+        return self._records[spec.key]
 
     def _forget_oldest(self) -> None:
         """Keep telling of a few models that are gone; their sizes stay known."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anime_generator.registry.family import FAMILIES, Kind
-from anime_generator.registry.files import Look, look, refusal
+from anime_generator.registry.files import Look, contradiction, look, refusal
 from anime_generator.registry.load import examine
 from anime_generator.registry.reading import SHIPPED, RegistryError
 from anime_generator.registry.specs import Registry
@@ -43,9 +43,9 @@ def inspect(path: Path, family: str = "") -> Report:
     problems = list(seen.problems)
     if not problems and (problem := refusal(found)) is not None:
         problems.append(problem)
-    if family and family not in FAMILIES:
-        problems.append(f"there is no family {family!r}; known: {', '.join(FAMILIES)}")
     chosen = found.family or family
+    if (problem := contradiction(family, found.family)) is not None:
+        problems.append(problem)
     told = _told(path, seen)
     if not problems and not chosen and found.kind in {Kind.CHECKPOINT, Kind.LORA, Kind.EMBEDDING}:
         problems.append(f"{path.name} does not tell its family: say which of {', '.join(FAMILIES)}")

@@ -99,6 +99,15 @@ def refusal(found: Found) -> str | None:
     return f"the file is of {FOREIGN[found.family]}, which cannot be drawn with; known: {', '.join(FAMILIES)}"
 
 
+def contradiction(said: str, told: str) -> str | None:
+    """What is wrong with the family that somebody says, given the one that the file tells (empty: it does not)."""
+    if said and said not in FAMILIES:
+        return f"there is no family {said!r}; known: {', '.join(FAMILIES)}"
+    if said and told and said != told and not (said == "sd" and told in {"sd15", "sd2"}):
+        return f"the file is of the family {told}, not {said}"
+    return None
+
+
 def _summed(folder: Path, found: Found, looks: list[Look]) -> Look:
     dtypes = sorted({each.dtype for each in looks if each.dtype})
     return Look(

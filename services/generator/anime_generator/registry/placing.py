@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anime_generator.registry.entries import EmbeddingEntry, LoraEntry, ModelEntry
 from anime_generator.registry.family import FAMILIES, Kind
-from anime_generator.registry.files import Look, refusal
+from anime_generator.registry.files import Look, contradiction, refusal
 from anime_generator.registry.reading import CONFIGURATIONS, Reading, Table
 
 WITH_FILES = frozenset({"diffusers"})
@@ -87,14 +87,11 @@ def _is(reading: Reading, where: str, path: Path, seen: Look, kind: Kind) -> boo
 
 def _family(reading: Reading, where: str, said: str, seen: Look) -> str:
     """The family that a file is of: what stands in the registry must not contradict the file."""
-    told = seen.found.family
-    if said and said not in FAMILIES:
-        reading.wrong(f"{where}.family", f"there is no family {said!r}; known: {_KNOWN}")
-    elif (problem := refusal(seen.found)) is not None:
+    if (problem := refusal(seen.found)) is not None:
         reading.wrong(f"{where}.source", problem)
-    elif said and told and said != told and not (said == "sd" and told in {"sd15", "sd2"}):
-        reading.wrong(f"{where}.family", f"the file is of the family {told}, not {said}")
-    return told or said
+    elif (problem := contradiction(said, seen.found.family)) is not None:
+        reading.wrong(f"{where}.family", problem)
+    return seen.found.family or said
 
 
 def _check_parts(reading: Reading, where: str, entry: ModelEntry, source: Path, seen: Look) -> None:
