@@ -7,7 +7,10 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,9 +26,12 @@ from anime_files.settings import FilesSettings
 from anime_gateway.settings import GatewaySettings
 from anime_generator.engines import ENGINES
 from anime_generator.registry import BUILT_IN, load_registry
+from anime_generator.registry.header import read_header
 from anime_generator.settings import GeneratorSettings
 from anime_jobs.settings import JobsSettings
 from tests.docs.markdown import Document, documents, read
+from tests.generator.published import SD15, SDXL, layout
+from tests.generator.test_registry import KOHYA, write_header
 from tests.stacks import ROOT, Product, ended
 
 DOCUMENTS = documents()
@@ -92,19 +98,29 @@ def test_the_commands_of_anime_exist_with_their_options(document: Document, runn
         assert said.exit_code == 0, f"{command}: {said.output}"
 
 
+HEADERS: dict[str, Callable[[str], Mapping[str, tuple[int, ...]]]] = {
+    "models": lambda key: layout(SDXL if key == "noob" else SD15),
+    "vae": lambda _: {name: shape for name, shape in layout(SD15).items() if name.startswith("first_stage_model.")},
+    "loras": lambda _: {KOHYA: (8, 768)},
+    "embeddings": lambda _: {"emb_params": (8, 768)},
+}
+
+
 def registry_folder(folder: Path, document: Document) -> Path:
-    """A folder with the document's `models.toml`, and the built-in model wherever the file says that one lies."""
+    """A folder with the document's `models.toml`, and files of the right kind wherever it says that some lie."""
     text = document.block("toml").text.replace('"/srv/models', f'"{folder}')
-    for source in re.findall(r'^(?:source|config) = "([^"]+)"', text, re.MULTILINE):
-        model = BUILT_IN / "sprite"
-        (folder / source).symlink_to(
-            model / "unet" / "diffusion_pytorch_model.safetensors" if source.endswith(".safetensors") else model
-        )
+    for section, tables in tomllib.loads(text).items():
+        for key, table in tables.items() if isinstance(tables, dict) else ():
+            for kind, file in ((section, table["source"]), ("vae", table.get("vae"))):
+                if file is not None and file.endswith(".safetensors"):
+                    write_header(folder / file, HEADERS[kind](key))
+                elif file is not None:
+                    (folder / file).symlink_to(BUILT_IN / "sprite")
     (folder / "models.toml").write_text(text)
     return folder
 
 
-@pytest.mark.parametrize("name", ["README.md", "services/generator/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "services/generator/README.md", "docs/models.md"])
 def test_the_registry_it_shows_is_read(name: str, tmp_path: Path) -> None:
     folder = registry_folder(tmp_path, read(ROOT / name))
     registry = load_registry(folder / "models.toml", frozenset(ENGINES))
@@ -112,7 +128,17 @@ def test_the_registry_it_shows_is_read(name: str, tmp_path: Path) -> None:
     assert (spec.default, spec.preload, spec.engine) == (True, True, "diffusers")
     assert spec.source is not None
     assert spec.source.exists()
-    assert set(registry.models) == {registry.default, "sprite"}
+    assert set(registry.models) >= {registry.default, "sprite"}
+
+
+def test_the_way_out_of_pickles_works(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": {"a": torch.ones(2), "b": torch.ones(2)[:1]}, "step": 3}, tmp_path / "model.ckpt")
+    code = read(ROOT / "docs" / "models.md").block("python").text
+    command = [sys.executable, "-c", code, str(tmp_path / "model.ckpt"), str(tmp_path / "model.safetensors")]
+    subprocess.run(command, check=True)
+    assert set(read_header(tmp_path / "model.safetensors").tensors) == {"a", "b"}
 
 
 @on_the_stack

@@ -48,7 +48,9 @@ def check(response: httpx.Response, status: int, code: str, field: str | None = 
     "host", ["evil.example", "tower.lan:8328", "127.0.0.1.nip.io", "0.0.0.0:8328", "localhost.evil", ""]
 )
 async def test_a_name_that_is_not_ours_is_refused(client: httpx.AsyncClient, host: str) -> None:
-    check(await client.get("/", headers={"Host": host}), 421, "wrong_host", "Host")
+    problem = check(await client.get("/", headers={"Host": host}), 421, "wrong_host", "Host")
+    assert "localhost," not in problem["detail"]
+    assert "ANIME_GATEWAY_HOSTS" in problem["detail"]
 
 
 async def test_two_hosts_are_no_host(client: httpx.AsyncClient) -> None:

@@ -138,6 +138,13 @@ def test_another_autoencoder_changes_the_colours_alone(engine: Engine, tmp_path:
     assert not np.array_equal(drawn(engine, with_own), drawn(engine, with_other))
 
 
+@pytest.mark.parametrize("architecture", [TINY_SD, TINY_XL], ids=["sd", "sdxl"])
+def test_clip_skip_takes_an_earlier_layer(engine: Engine, tmp_path: Path, architecture: Architecture) -> None:
+    spec = model(tmp_path / "one", architecture, "clip_skip = 2")
+    assert not spec.loads_like(usual := spec.model_copy(update={"clip_skip": 1}))
+    assert not np.array_equal(drawn(engine, spec), drawn(engine, usual))
+
+
 EMBEDDINGS = """
 [embeddings.easy-negative]
 source = "embedding.safetensors"
@@ -152,11 +159,11 @@ class TestEmbeddings:
     ) -> None:
         spec = with_embedding(tmp_path, architecture, vectors=3)
         plain = spec.model_copy(update={"embeddings": ()})
-        same = [drawn(engine, each, prompt="1girl") for each in (spec, plain)]
-        assert np.array_equal(*same)
-        called = [drawn(engine, spec, prompt=f"1girl, {word}") for word in ("easy-negative", "Easy-Negative")]
-        assert np.array_equal(*called)
-        assert not np.array_equal(called[0], drawn(engine, plain, prompt="1girl, easy-negative"))
+        first, second = (drawn(engine, each, prompt="1girl") for each in (spec, plain))
+        assert np.array_equal(first, second)
+        called, loudly = (drawn(engine, spec, prompt=f"1girl, {word}") for word in ("easy-negative", "Easy-Negative"))
+        assert np.array_equal(called, loudly)
+        assert not np.array_equal(called, drawn(engine, plain, prompt="1girl, easy-negative"))
 
     def test_each_vector_is_a_token_and_other_words_stay(self, tmp_path: Path) -> None:
         import torch
@@ -206,7 +213,7 @@ def test_the_tokenizer_gives_the_ids_that_clip_was_trained_with() -> None:
 def test_a_vocabulary_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from anime_generator.engines import tokenizers
 
-    monkeypatch.setattr(tokenizers.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(EngineError, match="pip install --no-deps open_clip_torch"):
         tokenizers._file()
 

@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from anime_common.contracts.generator import AbandonAttempt, CancelAttempt, Heartbeat, Renew
-from anime_common.contracts.vocabulary import JobState
+from anime_common.contracts.vocabulary import JobState, LoraInfo
 from anime_common.messages import uuid7
 from anime_jobs.fleet import Attention, Fleet, Verdict, View, free_workers, judge
 from anime_jobs.model import Adopted, OfferFenced, OfferRepeated, Record, WorkerLost
-from tests.builders import NOON, heartbeat, held, job, later
+from tests.builders import NOON, heartbeat, held, job, later, model_info
 
 MINE, NEXT = uuid7(NOON), uuid7(NOON)
 ATTEMPT, OFFER = uuid7(NOON), uuid7(NOON)
@@ -178,3 +178,26 @@ def test_a_bus_that_did_not_answer_for_a_while_counts_as_deafness() -> None:
     assert attention.unbroken_since(31) == 31
     attention.answered(35)
     assert attention.unbroken_since(40) == 35
+
+
+INK = LoraInfo(key="ink-style", family="sd15", trigger_words=("ink style",))
+
+
+class TestBriefHeartbeats:
+    def test_are_completed_by_what_their_incarnation_told_before(self) -> None:
+        seen = view(beat(loras=(INK,)), beat(sent=101, brief=True)).fleet.seen["w1"].heartbeat
+        assert (seen.loras, seen.brief) == ((INK,), False)
+
+    def test_stay_brief_when_it_told_nothing_yet(self) -> None:
+        seen = view(beat(loras=(INK,)), beat(incarnation=NEXT, sent=101, brief=True)).fleet.seen["w1"].heartbeat
+        assert (seen.loras, seen.brief) == ((), True)
+
+    def test_full_ones_say_what_is_gone(self) -> None:
+        seen = view(beat(loras=(INK,)), beat(sent=101)).fleet.seen["w1"].heartbeat
+        assert seen.loras == ()
+
+
+def test_loras_go_to_the_models_of_their_family() -> None:
+    ours, other = model_info(key="ours", family="sd15"), model_info(key="other", family="sdxl")
+    found = {info.key: info.loras for info in beat(models=(ours, other), loras=(INK,)).catalogue()}
+    assert found == {"ours": (INK,), "other": ()}

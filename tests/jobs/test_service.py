@@ -27,6 +27,7 @@ from anime_common.contracts.generator import (
     Renew,
 )
 from anime_common.contracts.jobs import (
+    GET_CATALOGUE,
     GET_WORKERS,
     CancelJob,
     CommandDone,
@@ -36,12 +37,12 @@ from anime_common.contracts.jobs import (
     RetryJob,
     SubmitJob,
 )
-from anime_common.contracts.vocabulary import JobState, Phase, Priority, Reached
+from anime_common.contracts.vocabulary import JobState, LoraInfo, ModelInfo, Phase, Preset, Priority, Reached
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
 from anime_common.topology import ADMIN, DEAD, GATEWAY, STREAMS
-from tests.builders import held, output, request, staged
+from tests.builders import held, model_info, output, request, staged
 from tests.buses import connected
 from tests.jobs.conftest import Service, Worker, World, ledger_running
 from tests.waiting import eventually
@@ -137,6 +138,41 @@ async def known_model(world: World) -> Worker:
     await eventually(announced, every=0.05)
     await pool.close()
     return worker
+
+
+async def test_what_workers_announce_of_loras_is_in_the_catalogue(world: World, ledger: Service) -> None:
+    ink = LoraInfo(key="ink-style", family="sd15", trigger_words=("ink style",), weight=0.7)
+    ours = model_info(family="sd15", licence="OpenRAIL", presets=(Preset(name="fast", steps=6),))
+    worker = Worker(world, fields={"models": (ours,)})
+    shown: list[ModelInfo] = []
+
+    async def announced(*expected: str) -> bool:
+        async with connected(world.nats, GATEWAY) as gateway:
+            found = await rpc.call(gateway, GET_CATALOGUE, Empty())
+        shown[:] = [entry.model for entry in found.items]
+        return [lora.key for model in shown for lora in model.loras] == [*expected]
+
+    async def told_in_full() -> bool:
+        await worker.beat(loras=(ink,))
+        return await announced("ink-style")
+
+    await eventually(told_in_full, every=0.05)
+    assert shown == [ours.model_copy(update={"loras": (ink,)})]
+    await worker.beat(brief=True, draining=True)
+
+    async def told_briefly() -> bool:
+        async with connected(world.nats, GATEWAY) as gateway:
+            (found,) = (await rpc.call(gateway, GET_WORKERS, Empty())).items
+        return found.heartbeat.draining
+
+    await eventually(told_briefly, every=0.05)
+    assert await announced("ink-style")
+    await worker.beat()
+
+    async def taken_back() -> bool:
+        return await announced()
+
+    await eventually(taken_back, every=0.05)
 
 
 async def test_an_unreadable_command_is_refused_and_kept_as_a_dead_letter(

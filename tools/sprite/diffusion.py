@@ -87,8 +87,7 @@ class Trainer:
 
     def __init__(self, options: Options, rank: int) -> None:
         self.options, self.rank = options, rank
-        place = tokenizer_path()
-        self.tokenizer = tokenizer.load(place) if place.exists() else tokenizer.build(place)
+        self.tokenizer = tokenizer.load(tokenizer_path())
         self.unet = model.create_unet().to(options.device).train()
         self.text = model.create_text_encoder(self.tokenizer).to(options.device).train()
         self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text.parameters()]
@@ -222,6 +221,14 @@ def run(rank: int, options: Options) -> None:
             saved = time.monotonic()
 
 
+def prepare() -> None:
+    """Make what all workers read, where it is missing."""
+    torch.set_num_threads(1)
+    if not tokenizer_path().exists():
+        tokenizer.build(tokenizer_path())
+    load_latents()
+
+
 def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="train the diffusion model, on from its last checkpoint")
@@ -234,6 +241,7 @@ def main() -> int:
     found = parser.parse_args()
     os.nice(found.nice)
     options = Options(found.seconds, found.anneal, found.rate, found.device, found.workers)
+    prepare()
     if options.workers == 1:
         run(0, options)
     else:

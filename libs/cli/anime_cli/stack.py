@@ -263,7 +263,10 @@ class Stack:
             self._say(f"{name} did not start: {str(error) or repr(error)}")
         else:
             self._say(f"{name} was started again (process {part.child.pid})")
-            self._write_file()
+            try:
+                self._write_file()
+            except OSError as error:  # a full disk is no reason to watch no longer
+                self._say(f"{path_of(self.settings.home)} is out of date: {error}")
 
     def _write_file(self) -> None:
         parts = self._parts

@@ -80,12 +80,12 @@ class Artifacts:
             raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
         await self._flush(key)
 
-    async def _flush(self, key: str) -> None:
-        """Have a written object outlive a power cut."""
+    async def _flush(self, key: str, *, tidy: bool = False) -> None:
+        """Have a written object outlive a power cut; `tidy` removes first what lies half written beside it."""
         if self.root is None:
             return
         try:
-            await asyncio.to_thread(_fsync, self.root / key, self.root)
+            await asyncio.to_thread(_fsync, self.root / key, self.root, tidy=tidy)
         except OSError as error:
             raise Unavailable(f"the artifact store cannot flush {key}: {error}") from error
 
@@ -117,9 +117,7 @@ class Artifacts:
             await obstore.put_async(self._store, checked(target), chunks, chunk_size=PART, max_concurrency=2)
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot copy {source} to {target}: {error}") from error
-        if self.root is not None:
-            await asyncio.to_thread(_remove_partial, self.root / target)
-        await self._flush(target)
+        await self._flush(target, tidy=True)
         return size
 
     async def get(self, key: str) -> bytes:
@@ -193,15 +191,21 @@ class Artifacts:
 
     async def delete_all(self, prefix: str) -> int:
         """Remove all objects under a folder, and the folder itself when local; returns how many."""
+        if self.root is not None:
+            try:
+                return await asyncio.to_thread(_remove_all, self.root / checked(prefix))
+            except OSError as error:
+                raise Unavailable(f"the artifact store cannot delete {prefix}: {error}") from error
         keys = await self.list(prefix)
         for key in keys:
             await self.delete(key)
-        await self.remove_empty(prefix)
         return len(keys)
 
 
-def _fsync(path: Path, root: Path) -> None:
+def _fsync(path: Path, root: Path, *, tidy: bool) -> None:
     """Flush a file and the folders up to the root to the disk."""
+    if tidy:
+        _remove_partial(path)
     for each in (path, *path.parents):
         handle = os.open(each, os.O_RDONLY)
         try:
@@ -222,6 +226,24 @@ def _remove_partial(path: Path) -> None:
             path.with_name(f"{path.name}#{number}").unlink()
         except FileNotFoundError:
             return
+
+
+def _remove_all(folder: Path) -> int:
+    """Remove the files of a folder, then the folders that are empty now; returns how many files."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    removed = 0
+    for path, _, names in os.walk(folder, topdown=False, onerror=failed):
+        for name in names:
+            with suppress(FileNotFoundError):
+                Path(path, name).unlink()
+                removed += 1
+        with suppress(OSError):
+            Path(path).rmdir()
+    return removed
 
 
 def _remove_folders(folder: Path) -> None:

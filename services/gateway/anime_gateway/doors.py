@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from anime_common.tracing import span
 from anime_gateway import metrics
-from anime_gateway.problems import internal, problem
+from anime_gateway.problems import MAX_NAME, internal, problem
 from anime_gateway.protocol import abort_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ class Doors:
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
         if hostname(host) not in self.hosts:
-            text = f"this server is not {host!r}: use {', '.join(sorted(self.hosts))}; ANIME_GATEWAY_HOSTS adds names"
+            # Which names are ours is no business of a page that came here under another.
+            text = f"this server does not go by {host[:MAX_NAME]!r}: ANIME_GATEWAY_HOSTS says which names it has"
             return problem(421, "wrong_host", text, field="Host")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"http://{host}".lower(), f"https://{host}".lower()}:

@@ -83,11 +83,18 @@ class EmbeddingCache:
             self._size -= self._kept.pop(key).size
 
 
-def encode(pipe: Any, text: str) -> Embedding:
-    """Encode one text with a pipeline's own encoders; what exceeds their window is cut off and counted."""
+def encode(pipe: Any, text: str, clip_skip: int = 1) -> Embedding:
+    """Encode one text with a pipeline's own encoders; what exceeds their window is cut off and counted.
+
+    `clip_skip` 1 takes the layer that the family takes, 2 the one before it.
+    """
     with torch.no_grad():
         encoded = pipe.encode_prompt(
-            prompt=text, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            prompt=text,
+            device=pipe.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+            clip_skip=clip_skip - 1 or None,
         )
     # Stable Diffusion answers (tokens, negative); SDXL (tokens, negative, pooled, negative pooled).
     pooled = encoded[2] if len(encoded) > 2 else None

@@ -75,7 +75,7 @@ class ForwardPass:
         key = EmbeddingKey(self.spec.key, text, self.adapters)
         found = self.embeddings.get(key)
         if found is None:
-            found = encode(self.resident.pipe, text)
+            found = encode(self.resident.pipe, text, self.spec.clip_skip)
             self.embeddings.put(key, found)
         return found.on(self.device.torch_name)
 

@@ -122,7 +122,7 @@ class ModelSpec(Model):
 
     def _loading(self) -> tuple[object, ...]:
         embeddings = tuple((each.key, each.stamp) for each in self.embeddings)
-        trained = (self.prediction, self.zero_terminal_snr)
+        trained = (self.prediction, self.zero_terminal_snr, self.clip_skip)  # remembered prompts depend on the last
         files = (self.source, self.config, self.vae, self.stamp)
         return (self.engine, self.family, self.precision, self.options, files, trained, embeddings)
 
