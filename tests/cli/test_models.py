@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tomllib
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from anime_cli import generator_registry, registry_file
-from anime_common.contracts.jobs import Catalogue
+from anime_cli import api, generator_registry, registry_file, remote_checks
+from anime_cli.findings import Verdict, patient
+from anime_cli.parts import Parts
+from anime_cli.services import SERVICES
+from anime_cli.settings import ClientSettings, StackSettings
+from anime_common.contracts.jobs import Catalogue, Workers
 from anime_common.examples import example
 from tests.cli.conftest import Anime
-from tests.cli.fake_gateway import FakeGateway
+from tests.cli.fake_gateway import URL, FakeGateway
 from tests.generator.published import SD15, SDXL, layout
 from tests.generator.test_registry import KOHYA, lora, write_header
 
@@ -220,3 +225,39 @@ class TestAdd:
 def test_keys_are_made_of_file_names(name: str, key: str) -> None:
     assert registry_file.key_for(Path(name)) == key
     assert registry_file.check_key(key) == key
+
+
+class TestTheStacksOwnFile:
+    def environment(self, home: Path, **extra: str) -> dict[str, str]:
+        parts = Parts(StackSettings(home=home))
+        parts.choose_ports()
+        (generator,) = [service for service in SERVICES if service.name == "generator"]
+        return parts.environment(generator, extra)
+
+    def test_lies_in_its_home_from_the_start_on(self, home: Path) -> None:
+        assert self.environment(home)["ANIME_MODELS"] == str(home / "models.toml")
+        assert tomllib.loads((home / "models.toml").read_text()) == {}
+
+    def test_is_left_as_it_is(self, registry: Path) -> None:
+        before = registry.read_text()
+        assert self.environment(registry.parent)["ANIME_MODELS"] == str(registry)
+        assert registry.read_text() == before
+
+    def test_gives_way_to_one_that_is_set(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ANIME_MODELS", "/srv/models.toml")
+        assert self.environment(home)["ANIME_MODELS"] == "/srv/models.toml"
+        assert self.environment(home, ANIME_MODELS="/mine.toml")["ANIME_MODELS"] == "/mine.toml"
+        assert not (home / "models.toml").exists()
+
+
+async def test_the_doctor_passes_on_what_generators_warn_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Any] = json.loads(example(Workers).model_dump_json())
+    found["items"][0]["heartbeat"]["warnings"] = ["the registry of models is not in force as it stands: speed"]
+    gateway = FakeGateway().on("GET /generators", httpx.Response(200, json=found))
+    monkeypatch.setattr(remote_checks, "connect", functools.partial(api.connect, transport=gateway.transport))
+    who = patient(StackSettings(home=home), ClientSettings(home=home), URL)
+    first, *_ = await remote_checks.generators(who)
+    assert (first.verdict, first.detail) == (
+        Verdict.WRONG,
+        "the registry of models is not in force as it stands: speed",
+    )

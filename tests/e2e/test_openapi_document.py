@@ -25,7 +25,7 @@ ENDLESS = "events$"
 def token(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A home, and a token made for it."""
     home = tmp_path_factory.mktemp("guarded")
-    command = [PROGRAMS / "anime", "token", "create", "tester", "--scope", "admin"]
+    command = [str(PROGRAMS / "anime"), "token", "create", "tester", "--scope", "admin"]
     made = subprocess.run(
         command, env={**os.environ, "ANIME_HOME": str(home)}, capture_output=True, text=True, check=True
     )

@@ -135,6 +135,27 @@ async def test_a_token_made_or_revoked_counts_at_once(client: Client, ring: Ring
         check(await door.get("/session", headers=headers), 401, "invalid_token")
 
 
+async def test_a_mounted_secret_that_is_swapped_counts_at_once(client: Client, ring: Ring, tmp_path: Path) -> None:
+    # As Kubernetes mounts one: the file is a link through ..data, a link that is renamed over to another folder.
+    size = ring.path.stat().st_size
+    stale = ring.bearer("admin")
+    for name in ("old", "new"):
+        if name == "new":
+            ring.add("admin", Scope.ADMIN)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokens.json").write_text(ring.path.read_text())
+    (tmp_path / "..data").symlink_to("old")
+    mounted = tmp_path / "mounted.json"
+    mounted.symlink_to(Path("..data") / "tokens.json")
+    assert mounted.stat().st_size == size, "nothing but the place tells them apart"
+    async with client(gateway_tokens=mounted) as door:
+        assert (await door.get("/session", headers=stale)).status_code == 200
+        (tmp_path / "..next").symlink_to("new")
+        (tmp_path / "..next").replace(tmp_path / "..data")
+        check(await door.get("/session", headers=stale), 401, "invalid_token")
+        assert (await door.get("/session", headers=ring.bearer("admin"))).status_code == 200
+
+
 async def test_an_expired_token_is_refused(client: Client, ring: Ring) -> None:
     ring.add("old", Scope.ADMIN, NOW - timedelta(seconds=1))
     async with client() as door:

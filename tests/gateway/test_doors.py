@@ -115,7 +115,7 @@ async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient, chunk
         b"{",
         b'{"prompt": "x",}',
         b"\xff\xfe",
-        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "\\ud800"',
         b"[" * 1500,
         b'{"seed": ' + b"9" * 1500,
         b"'x'",

@@ -1,8 +1,8 @@
 """The published layout of single-file checkpoints: names and shapes, written down from the original architectures.
 
 Sources: `ldm/modules/diffusionmodules/{openaimodel,model}.py` and `configs/stable-diffusion/v1-inference.yaml` of
-CompVis' code, `sd_xl_base.yaml` of Stability's, transformers' and OpenCLIP's text encoders. Nothing here is derived
-from diffusers, which it is compared with.
+CompVis' code, `v2-inference.yaml` and `sd_xl_base.yaml` of Stability's, transformers' and OpenCLIP's text encoders.
+Nothing here is derived from diffusers, which it is compared with.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Architecture:
     context: int
     pooled: int
     linear: bool
-    clip: Encoder
+    clip: Encoder | None
     open_clip: Encoder | None
     vae: int
 
 
 SD15 = Architecture("sd15", 320, (1, 2, 4, 4), 2, (1, 1, 1, 0), 768, 0, False, Encoder(768, 12), None, 128)
+SD2 = Architecture("sd2", 320, (1, 2, 4, 4), 2, (1, 1, 1, 0), 1024, 0, True, None, Encoder(1024, 24), 128)
 SDXL = Architecture("sdxl", 320, (1, 2, 4), 2, (0, 2, 10), 2048, 2816, True, Encoder(768, 12), Encoder(1280, 32), 128)
 TINY_SD = Architecture("sd15", 32, (1, 2, 2, 2), 2, (1, 1, 1, 0), 32, 0, False, Encoder(32, 2), None, 32)
 TINY_XL = Architecture("sdxl", 32, (1, 2, 2), 2, (0, 1, 1), 96, 6 * 8 + 64, True, Encoder(32, 2), Encoder(64, 2), 32)
@@ -57,11 +58,13 @@ def layout(architecture: Architecture) -> dict[str, Shape]:
     """Every tensor of the single file of an architecture."""
     found = {f"model.diffusion_model.{name}": shape for name, shape in _unet(architecture)}
     found |= {f"first_stage_model.{name}": shape for name, shape in _vae(architecture.vae)}
-    if architecture.open_clip is None:
-        found |= {f"cond_stage_model.transformer.{name}": shape for name, shape in _clip(architecture.clip)}
-    else:
-        found |= {f"conditioner.embedders.0.transformer.{name}": shape for name, shape in _clip(architecture.clip)}
-        found |= {f"conditioner.embedders.1.model.{name}": shape for name, shape in _open_clip(architecture.open_clip)}
+    both = architecture.clip is not None and architecture.open_clip is not None
+    if architecture.clip is not None:
+        prefix = "conditioner.embedders.0.transformer." if both else "cond_stage_model.transformer."
+        found |= {f"{prefix}{name}": shape for name, shape in _clip(architecture.clip)}
+    if architecture.open_clip is not None:
+        prefix = "conditioner.embedders.1.model." if both else "cond_stage_model.model."
+        found |= {f"{prefix}{name}": shape for name, shape in _open_clip(architecture.open_clip)}
     return found
 
 

@@ -121,6 +121,7 @@ def test_every_mistake_is_told_at_once_by_its_key(tmp_path: Path) -> None:
     precisoin = "float16"
     [models.one.defaults]
     width = "wide"
+    stepps = 3
     height = 512
     steps = 25
     [models.two]
@@ -130,7 +131,8 @@ def test_every_mistake_is_told_at_once_by_its_key(tmp_path: Path) -> None:
     """
     found = problems(tmp_path, text)
     assert found[0] == "speed: unknown key; default, models, loras and embeddings are allowed"
-    assert any(line.startswith("models.one.precisoin: ") for line in found)
+    assert any(line.startswith("models.one.precisoin: unknown key; allowed are title, ") for line in found)
+    assert any(line.startswith("models.one.defaults.stepps: unknown key; allowed are width, ") for line in found)
     assert any(line.startswith("models.one.defaults.width: ") for line in found)
     assert "models.two.engine: there is no engine 'warp'; known: diffusers, noop" in found
     assert "default: there is no enabled model 'three'; known: one, sprite, two" in found
@@ -234,6 +236,32 @@ class TestFiles:
         (found,) = problems(tmp_path, CHECKPOINT.format(more="", tables=""))
         assert found.startswith("models.counterfeit.source: counterfeit.safetensors is cut off: 100 of the")
 
+    def test_a_file_that_does_not_tell_is_of_the_family_of_its_configuration(self, tmp_path: Path) -> None:
+        shapes = {"model.diffusion_model.x": (1,), "first_stage_model.x": (1,), "cond_stage_model.x": (1,)}
+        write_header(tmp_path / "counterfeit.safetensors", shapes)
+        (found,) = problems(tmp_path, CHECKPOINT.format(more="", tables=""))
+        assert found.startswith("models.counterfeit.family: is needed: counterfeit.safetensors does not tell")
+        copy_of_sprite(tmp_path, "config")
+        spec = load(tmp_path, CHECKPOINT.format(more='config = "config"', tables="")).models["counterfeit"]
+        assert spec.family == "sd"
+
+    @pytest.mark.parametrize(
+        ("index", "says"),
+        [
+            (None, "is no diffusers folder"),
+            ("FluxPipeline", "is for a FluxPipeline, which cannot be drawn with"),
+            ("StableDiffusionXLPipeline", "is of the family sdxl, the file is of the family sd15"),
+        ],
+    )
+    def test_a_configuration_that_does_not_fit_is_refused(self, tmp_path: Path, index: str | None, says: str) -> None:
+        checkpoint(tmp_path)
+        (tmp_path / "config").mkdir()
+        if index is not None:
+            (tmp_path / "config" / "model_index.json").write_text(json.dumps({"_class_name": index}))
+        (found,) = problems(tmp_path, CHECKPOINT.format(more='config = "config"', tables=""))
+        assert found.startswith("models.counterfeit.config: ")
+        assert says in found
+
     def test_a_missing_autoencoder_is_asked_for(self, tmp_path: Path) -> None:
         shapes = {name: shape for name, shape in layout(SD15).items() if not name.startswith("first_stage")}
         write_header(tmp_path / "counterfeit.safetensors", shapes)
@@ -297,7 +325,10 @@ class TestAdapters:
             ),
             ('source = "plain.safetensors"', "loras.style.family: is needed: the file does not tell"),
             ('source = "style.safetensors"\nweight = 9', "loras.style.weight: Input should be less than or equal to 4"),
-            ('source = "style.safetensors"\nwieght = 1', "loras.style.wieght: Extra inputs are not permitted"),
+            (
+                'source = "style.safetensors"\nwieght = 1',
+                "loras.style.wieght: unknown key; allowed are title, licence, source, family, trigger_words",
+            ),
             ('source = "."', "loras.style.source: {folder} is a folder"),
         ],
     )
@@ -336,7 +367,7 @@ class TestPresets:
             ("loras = { big = 1.0 }", "loras.big: it does not fit counterfeit, which is of the family sd15"),
             ("steps = 151", "steps: Input should be less than or equal to 150"),
             ('sampler = "lcm"', "sampler: counterfeit has euler, dpm++ 2m karras, not lcm"),
-            ("speed = 3", "speed: Extra inputs are not permitted"),
+            ("speed = 3", "speed: unknown key; allowed are title, steps, guidance, sampler, loras"),
         ],
     )
     def test_mistakes_are_told_by_their_key(self, tmp_path: Path, text: str, found: str) -> None:

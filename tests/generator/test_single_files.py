@@ -17,7 +17,7 @@ from anime_generator.engines.protocol import Engine, EngineError, EngineOptions
 from anime_generator.registry import CONFIGURATIONS, ModelSpec, load_registry
 from tests.generator import published
 from tests.generator.builders import Told, offered
-from tests.generator.published import SD15, SDXL, TINY_SD, TINY_XL, Architecture, Shape, layout
+from tests.generator.published import SD2, SD15, SDXL, TINY_SD, TINY_XL, Architecture, Shape, layout
 
 pytestmark = [
     pytest.mark.slow,
@@ -220,14 +220,14 @@ def test_a_vocabulary_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyP
 
 PARAMETERS = {
     # As published: https://huggingface.co/docs/diffusers and the papers' model cards.
-    "unet": {"sd15": 859_520_964, "sdxl": 2_567_463_684},
-    "vae": {"sd15": 83_653_863, "sdxl": 83_653_863},
-    "text_encoder": {"sd15": 123_060_480, "sdxl": 123_060_480},
+    "unet": {"sd15": 859_520_964, "sd2": 865_910_724, "sdxl": 2_567_463_684},
+    "vae": {"sd15": 83_653_863, "sd2": 83_653_863, "sdxl": 83_653_863},
+    "text_encoder": {"sd15": 123_060_480, "sd2": 340_387_840, "sdxl": 123_060_480},
     "text_encoder_2": {"sdxl": 694_659_840},
 }
 
 
-@pytest.mark.parametrize("architecture", [SD15, SDXL], ids=["sd15", "sdxl"])
+@pytest.mark.parametrize("architecture", [SD15, SD2, SDXL], ids=["sd15", "sd2", "sdxl"])
 class TestShippedConfigurations:
     """At full size, without memory: every tensor on torch's `meta` device."""
 
@@ -241,6 +241,12 @@ class TestShippedConfigurations:
 
     def test_it_stands_where_the_registry_looks(self, architecture: Architecture) -> None:
         assert (CONFIGURATIONS / architecture.family / "model_index.json").is_file()
+
+
+OPEN_CLIP = {
+    "sd2": ("text_encoder", "cond_stage_model.model."),
+    "sdxl": ("text_encoder_2", "conditioner.embedders.1.model."),
+}
 
 
 def parts(family: str) -> dict[str, Any]:
@@ -267,17 +273,21 @@ def convert(architecture: Architecture, built: dict[str, Any]) -> dict[str, dict
     from diffusers.loaders import single_file_utils as utils
 
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in layout(architecture).items()}
-    clip = utils.convert_ldm_clip_checkpoint(checkpoint)
-    clip = {name.removeprefix("text_model."): each for name, each in clip.items() if not name.endswith("position_ids")}
     found = {
         "unet": utils.convert_ldm_unet_checkpoint(dict(checkpoint), built["unet"].config),
         "vae": utils.convert_ldm_vae_checkpoint(dict(checkpoint), built["vae"].config),
-        "text_encoder": clip,
     }
+    if architecture.clip is not None:
+        found["text_encoder"] = utils.convert_ldm_clip_checkpoint(checkpoint)
     if architecture.open_clip is not None:
-        found["text_encoder_2"] = utils.convert_open_clip_checkpoint(
-            built["text_encoder_2"], checkpoint, prefix="conditioner.embedders.1.model."
-        )
+        name, prefix = OPEN_CLIP[architecture.family]
+        found[name] = utils.convert_open_clip_checkpoint(built[name], checkpoint, prefix=prefix)
+    # Transformers' plain text model has no wrapper of that name around it, and counts positions by itself.
+    found["text_encoder"] = {
+        name.removeprefix("text_model."): each
+        for name, each in found["text_encoder"].items()
+        if not name.endswith(("position_ids", "text_projection.weight"))
+    }
     return {name: shapes(tensors) for name, tensors in found.items()}
 
 

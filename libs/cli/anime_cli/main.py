@@ -11,7 +11,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from anime_cli import dead, demo, doctor, files, generate, jobs, models, projects, stack, system, token
+from anime_cli import dead, demo, doctor, files, generate, jobs, models, projects, stack, system, token, unload
 from anime_cli.errors import ExitStatus
 from anime_cli.settings import StackSettings
 from anime_common.settings import load
@@ -72,6 +72,7 @@ app.add_typer(files.app, name="files")
 app.command()(system.queue)
 app.add_typer(models.app, name="models")
 app.command()(system.generators)
+app.command()(unload.unload)
 app.add_typer(dead.app, name="dead")
 app.add_typer(token.app, name="token")
 app.command()(doctor.doctor)

@@ -81,12 +81,14 @@ def add(
     trigger_word: Annotated[list[str] | None, typer.Option(help="A LoRA's trigger word; may be repeated.")] = None,
     weight: Annotated[float | None, typer.Option(help="A LoRA's default weight.", min=-4, max=4)] = None,
     vae: Annotated[Path | None, typer.Option(help="Another autoencoder for a checkpoint.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A checkpoint's configuration, a diffusers folder.")] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default model.")] = False,
     models: Registry = None,
     as_json: Json = False,
 ) -> None:
     """Write an entry for a model file into the registry, with what its header tells; weights are not read."""
-    said = {"title": title, "licence": licence, "trigger_words": trigger_word, "weight": weight, "vae": vae}
+    said: dict[str, Any] = {"title": title, "licence": licence, "trigger_words": trigger_word, "weight": weight}
+    said |= {"vae": vae, "config": config}
     try:
         seen = _inspected(file, family)
         section = _section(seen, file, default=default)
@@ -243,8 +245,8 @@ def _entry(section: str, seen: dict[str, Any], source: str, said: dict[str, Any]
             entry["weight"] = said["weight"]
     if section == "models":
         entry = {"engine": "diffusers", **entry}
-        if said["vae"] is not None:
-            entry["vae"] = registry_file.place_of(said["vae"], target)
+        places = {name: said[name] for name in ("config", "vae") if said[name] is not None}
+        entry |= {name: registry_file.place_of(path, target) for name, path in places.items()}
         entry |= seen["entry"]
     return entry
 

@@ -250,8 +250,8 @@ GATEWAY = User(
 )
 ADMIN = User(
     "admin",
-    "the owner's command line: dead letters, doctor",
-    publish=("anime.cmd.>", "anime.evt.>", "anime.rpc.*.*", "$JS.API.>", "$SRV.>"),
+    "the owner's command line: dead letters, doctor, orders to generators",
+    publish=("anime.cmd.>", "anime.evt.>", "anime.ctl.generator.*", "anime.rpc.*.*", "$JS.API.>", "$SRV.>"),
     subscribe=("anime.>",),
 )
 

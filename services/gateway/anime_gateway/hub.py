@@ -68,6 +68,7 @@ class Hub:
             for box in list(self._boxes):
                 box.close(Closed.STOPPING)
             learning.cancel()
+            self._learn_again.set()  # nats-py's wait loses a cancellation that coincides with the answer
             await silence()
 
     async def check(self) -> str | None:
@@ -188,9 +189,9 @@ class Hub:
     async def _learn_always(self) -> None:
         """Learn which attempts run, at start and after each reset, however long the ledger is away."""
         await self.feed.ready.wait()
-        while True:
+        while not self.stopping:
             self._learn_again.clear()
-            while not await self._learn():
+            while not (await self._learn() or self.stopping):
                 await asyncio.sleep(LEARN_RETRY)
             await self._learn_again.wait()
 

@@ -80,6 +80,17 @@ def look_at_folder(folder: Path) -> Look:
     return _summed(folder, _family_of_folder(folder, index), looks)
 
 
+def configured(folder: Path) -> tuple[str, str | None]:
+    """The family that a configuration (a diffusers folder, weights or not) is of, and what is wrong with it."""
+    index = _json(folder / "model_index.json")
+    if index is None:
+        return "", f"{folder} is no diffusers folder: it has no model_index.json that can be read"
+    name = str(index.get("_class_name"))
+    if name not in PIPELINES:
+        return "", f"{folder} is for a {name}, which cannot be drawn with; known: {', '.join(PIPELINES)}"
+    return _family_of_folder(folder, index).family, None
+
+
 def stamp(path: Path) -> str:
     """Changes whenever the file, or a file of the folder, does; empty when there is none."""
     newest, size = 0, 0

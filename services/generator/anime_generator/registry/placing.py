@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anime_generator.registry.entries import EmbeddingEntry, LoraEntry, ModelEntry
 from anime_generator.registry.family import FAMILIES, Kind
-from anime_generator.registry.files import Look, contradiction, refusal
+from anime_generator.registry.files import Look, configured, contradiction, refusal
 from anime_generator.registry.reading import CONFIGURATIONS, Reading, Table
 
 WITH_FILES = frozenset({"diffusers"})
@@ -54,7 +54,8 @@ def place_model(reading: Reading, key: str, entry: ModelEntry) -> Table:
     if source is None or not _is(reading, f"{where}.source", source, reading.look(source), Kind.CHECKPOINT):
         return placed
     seen = reading.look(source)
-    placed["family"] = family = _family(reading, where, entry.family, seen)
+    meant = _family_of_config(reading, where, placed["config"], seen) if source.is_file() else ""
+    placed["family"] = family = _family(reading, where, entry.family, seen) or meant
     if source.is_file():
         _check_parts(reading, where, entry, source, seen)
         # What a folder was trained for stands in it; a file may say it by markers.
@@ -94,13 +95,26 @@ def _family(reading: Reading, where: str, said: str, seen: Look) -> str:
     return seen.found.family or said
 
 
+def _family_of_config(reading: Reading, where: str, config: Path | None, seen: Look) -> str:
+    """The family that the owner's configuration is of, which must not contradict the file; empty without one."""
+    if config is None:
+        return ""
+    family, problem = configured(config)
+    told = seen.found.family
+    if problem is None and family and told and (family == "sdxl") != (told == "sdxl"):
+        problem = f"is of the family {family}, the file is of the family {told}"
+    if problem is not None:
+        reading.wrong(f"{where}.config", problem)
+    return family
+
+
 def _check_parts(reading: Reading, where: str, entry: ModelEntry, source: Path, seen: Look) -> None:
     """Whether a single file has all that a picture needs."""
     if "text encoder" in seen.found.lacks:
         reading.wrong(f"{where}.source", f"{source.name} has no text encoder: a whole checkpoint is needed")
     if "autoencoder" in seen.found.lacks and entry.vae is None:
         reading.wrong(f"{where}.vae", f"is needed: {source.name} has no autoencoder")
-    if not seen.found.family and not entry.family:
+    if not seen.found.family and not entry.family and entry.config is None:
         reading.wrong(f"{where}.family", f"is needed: {source.name} does not tell; known: {_KNOWN}")
 
 

@@ -6,9 +6,9 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from anime_common.messages import Request
 from anime_generator.registry.files import Look, look
@@ -67,7 +67,9 @@ class Reading:
         except ValidationError as error:
             self.named[section].add(key)
             for line in error.errors(include_url=False, include_context=False, include_input=False):
-                self.wrong(".".join([where, *map(str, line["loc"])]), line["msg"])
+                unknown = line["type"] == "extra_forbidden"
+                said = f"unknown key; allowed are {_allowed(kind, line['loc'])}" if unknown else line["msg"]
+                self.wrong(".".join([where, *map(str, line["loc"])]), said)
             return None
         if not getattr(entry, "enabled", True):
             return None
@@ -87,6 +89,15 @@ class Reading:
             self.wrong(f"{section}.{key}.{name}", f"{path} does not exist")
             return None
         return path.absolute()
+
+
+def _allowed(kind: type[BaseModel], where: tuple[int | str, ...]) -> str:
+    """The keys of the table that holds the key at `where`."""
+    for name in where[:-1]:
+        field = kind.model_fields.get(str(name))  # absent for the name of a table that people choose
+        inner = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+        kind = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), kind)
+    return ", ".join(kind.model_fields)
 
 
 def read_tables(path: Path) -> Table:
