@@ -46,6 +46,7 @@ class Ledger:
     beats: list[Heartbeat] = field(default_factory=list)
     progress: list[JobProgress] = field(default_factory=list)
     previews: list[Received] = field(default_factory=list)
+    orders: list[Control] = field(default_factory=list)
 
     @property
     def last(self) -> Heartbeat:
@@ -62,6 +63,8 @@ class Ledger:
             self.beats.append(Heartbeat.parse(received.data))
         elif received.subject.startswith("anime.tel.job."):
             self.progress.append(JobProgress.parse(received.data))
+        elif received.subject.startswith("anime.ctl."):
+            self.orders.append(Control.parse(received.data))
         else:
             self.previews.append(received)
 
@@ -102,6 +105,7 @@ async def ledger(ledger: Bus, admin: Bus) -> Ledger:
     found = Ledger(ledger, admin)
     # The ledger's own user hears heartbeats alone.
     await admin.listen("anime.tel.>", found.hear)
+    await admin.listen("anime.ctl.>", found.hear)
     return found
 
 

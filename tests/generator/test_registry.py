@@ -452,6 +452,19 @@ class TestLive:
         assert live.look() is True
         assert (live.warnings(), [*live.current.loras]) == ((), ["style"])
 
+    def test_a_file_that_is_being_written_is_left_for_the_next_look(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live = LiveRegistry(overlay(tmp_path, "[models.sprite.defaults]\nsteps = 20\n"), NAMES)
+        overlay(tmp_path, "")
+        with monkeypatch.context() as patched:
+            rest = "[models.sprite.defaults]\nsteps = 21\n"
+            patched.setattr("time.sleep", lambda _: overlay(tmp_path, rest))
+            assert live.look() is False
+        assert live.current.models["sprite"].defaults.steps == 20
+        assert live.look() is True
+        assert live.current.models["sprite"].defaults.steps == 21
+
     def test_other_weights_under_the_same_name_are_noticed(self, tmp_path: Path) -> None:
         folder = copy_of_sprite(tmp_path, "counterfeit")
         live = LiveRegistry(overlay(tmp_path, COUNTERFEIT.format(source="counterfeit")), NAMES)

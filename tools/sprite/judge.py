@@ -1,12 +1,13 @@
-"""The judge: a small network, trained on drawn pictures, that says what a picture shows: `python -m tools.sprite.judge`.
+"""The judge: a small network, trained on drawn pictures, that says what a picture shows.
 
-It looks at the whole picture at half size and at the face at full size. Half of what it learns from is spoilt the way generated
-pictures are: decoded from noisy latents, blurred, noisy. How well it does is measured on held-out combinations, never seen
-while it learnt: as drawn, and through the autoencoder with noise.
+`python -m tools.sprite.judge` trains it. It looks at the whole picture at half size and at the face at full size. Much
+of what it learns from is spoilt the way generated pictures are: decoded from noisy latents, blurred, noisy. How well it
+does is measured on held-out combinations, never seen while it learnt: as drawn, decoded, decoded from noisy latents.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from tools.sprite import autoencoder
 from tools.sprite.canvas import Pixels
@@ -42,7 +43,10 @@ HELD_OUT_SEED = 10_000_000
 
 def labels(characters: Sequence[Character]) -> dict[str, Labels]:
     """What the pictures of these characters show, as indices into `HEADS`; `UNSEEN` where it cannot be seen."""
-    table = {attribute: np.array([HEADS[attribute].index(getattr(one, attribute)) for one in characters]) for attribute in TAGS}
+    table = {
+        attribute: np.array([HEADS[attribute].index(getattr(one, attribute)) for one in characters])
+        for attribute in TAGS
+    }
     table["eyes"][[not one.eyes_show for one in characters]] = UNSEEN
     table |= {name: np.array([int(name in one.accessories) for one in characters]) for name in ACCESSORIES}
     return table
@@ -50,7 +54,7 @@ def labels(characters: Sequence[Character]) -> dict[str, Labels]:
 
 def held_out_characters(count: int, seed: int = 0) -> list[Character]:
     """Combinations that no training picture shows."""
-    rng = random.Random(HELD_OUT_SEED + seed)
+    rng = random.Random(HELD_OUT_SEED + seed)  # noqa: S311 - pictures, not secrets
     return [sample(rng, hold_out=True) for _ in range(count)]
 
 
@@ -75,7 +79,7 @@ def reconstruct(pictures: Pixels, noise: float = 0.0, seed: int = 0) -> Pixels:
 def _layers(*widths: int) -> nn.Sequential:
     """Convolutions that halve the picture each, with normalisation."""
     parts: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         parts += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
     return nn.Sequential(*parts, nn.Flatten())
 
@@ -94,7 +98,7 @@ class Judge(nn.Module):
     def forward(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The features (number × FEATURES) and the scores (number × values of the head)."""
         left, top, right, bottom = FACE_BOX
-        seen = self.whole(F.avg_pool2d(pictures, 2)), self.face(pictures[:, :, top:bottom, left:right])
+        seen = self.whole(avg_pool2d(pictures, 2)), self.face(pictures[:, :, top:bottom, left:right])
         features = self.features(torch.cat(seen, 1))
         parts = self.scores(features).split([len(values) for values in HEADS.values()], dim=1)
         return features, dict(zip(HEADS, parts, strict=True))
@@ -108,13 +112,13 @@ def path() -> Path:
 def _spoil(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Blur one picture in four, and put noise on one in four."""
     dice = torch.rand(len(pictures), 1, 1, 1, generator=generator)
-    blurred = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
+    blurred = interpolate(avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
     noisy = pictures + 0.15 * torch.randn(pictures.shape, generator=generator)
     return torch.where(dice < 0.25, blurred, torch.where(dice > 0.75, noisy, pictures))
 
 
 def _loss(scores: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
-    parts = [F.cross_entropy(scores[head], wanted[head], ignore_index=UNSEEN, label_smoothing=0.02) for head in HEADS]
+    parts = [cross_entropy(scores[head], wanted[head], ignore_index=UNSEEN, label_smoothing=0.02) for head in HEADS]
     return torch.stack(parts).sum()
 
 
@@ -167,14 +171,20 @@ def look(judge: Judge, pictures: Pixels) -> tuple[NDArray[np.float32], dict[str,
     return np.concatenate(features), {head: np.concatenate([part[head] for part in found]) for head in HEADS}
 
 
+def standing(judge: Judge, characters: Sequence[Character], pictures: Pixels) -> dict[str, float]:
+    """The balanced accuracy of the judge on pictures of these characters, head by head."""
+    _, found = look(judge, pictures)
+    wanted = labels(characters)
+    return {head: balanced_accuracy(found[head], wanted[head]) for head in HEADS}
+
+
 def main() -> int:
     """Train the judge, and say how well it does; returns the exit status."""
-    judge = train()
-    characters = held_out_characters(500)
-    pictures, wanted = draw(characters), labels(characters)
-    for name, shown in (("drawn", pictures), ("decoded", reconstruct(pictures)), ("noisy", reconstruct(pictures, NOISE))):
-        _, found = look(judge, shown)
-        print(name, {head: round(balanced_accuracy(found[head], wanted[head]), 3) for head in HEADS})
+    judge, characters = train(), held_out_characters(500)
+    pictures = draw(characters)
+    shown = {"drawn": pictures, "decoded": reconstruct(pictures), "noisy": reconstruct(pictures, NOISE)}
+    for name, kind in shown.items():
+        print(name, {head: round(share, 3) for head, share in standing(judge, characters, kind).items()})
     return 0
 
 

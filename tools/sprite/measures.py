@@ -37,7 +37,8 @@ def interval(share: float, count: int) -> float:
 def frechet(one: Numbers, other: Numbers) -> float:
     """The Fréchet distance of two sets of features (pictures × features), taken as normal distributions.
 
-    |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½), Heusel et al. 2017. It depends on the number of pictures: compare equal numbers.
+    |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½), Heusel et al. 2017. It depends on the number of pictures:
+    compare equal numbers.
     """
     first, second = one.astype(np.float64), other.astype(np.float64)
     covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)

@@ -51,7 +51,7 @@ class Fleet:
         return found
 
     async def until(self, *names: str, within: float, gone: str | None = None, all_gone: bool = False) -> None:
-        """Wait until these are heard (with `all_gone`: and hold `gone` no more); without names, as long as it may be."""
+        """Wait until these are heard (with `all_gone`: and hold `gone` no more); without names, the whole time."""
         deadline = asyncio.get_running_loop().time() + within
         while (left := deadline - asyncio.get_running_loop().time()) > 0:
             heard = bool(names) and all(name in self.heard for name in names)

@@ -17,11 +17,12 @@ import transformers
 
 from anime_common.contracts.vocabulary import Phase
 from anime_generator.engines.economy import economy
-from anime_generator.engines.embeddings import EmbeddingCache, encode
+from anime_generator.engines.embeddings import EmbeddingCache
 from anime_generator.engines.faults import translated
 from anime_generator.engines.offload import to_device, to_host
 from anime_generator.engines.passes import ForwardPass, stacked
 from anime_generator.engines.pipelines import Resident, load_pipeline
+from anime_generator.engines.prompts import encode_prompt
 from anime_generator.engines.protocol import USUAL, Cancelled, EngineError, plan_passes
 from anime_generator.engines.samplers import SAMPLERS, build_sampler
 from anime_generator.memory import Demand
@@ -124,7 +125,7 @@ class DiffusersEngine:
 
     def _warm_up(self, spec: ModelSpec) -> None:
         resident = self._resident[spec.key]
-        embedding = encode(resident.pipe, "")
+        embedding = encode_prompt(resident.pipe, "")
         conditioning = stacked([embedding])
         negative = {f"negative_{name}": value for name, value in conditioning.items()}
         resident.pipe.scheduler = build_sampler(spec.defaults.sampler, resident.trained, lambda _: None)

@@ -10,19 +10,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """What a text becomes: states per token (1, tokens, width), and a pooled one (1, width) where the family has it.
 
-    `lost` is how many tokens did not fit into the encoder's window.
+    `windows` is how many windows of the encoder it fills.
     """
 
     tokens: Any
     pooled: Any | None
-    lost: int
+    windows: int
 
     @property
     def size(self) -> int:
@@ -39,12 +37,14 @@ class Embedding:
 class EmbeddingKey:
     """What an embedding depends on: the model's encoders, the adapters that change them, and the text.
 
-    `adapters` is a fingerprint of the LoRAs in use and their weights; empty without any.
+    `adapters` is a fingerprint of the LoRAs in use and their weights; empty without any. `windows` is how many windows
+    it was to fill at least.
     """
 
     encoder: str
     text: str
     adapters: str = ""
+    windows: int = 1
 
 
 class EmbeddingCache:
@@ -81,23 +81,3 @@ class EmbeddingCache:
         """Drop everything of encoders that are given up: their files may change before they come back."""
         for key in [key for key in self._kept if key.encoder == encoder]:
             self._size -= self._kept.pop(key).size
-
-
-def encode(pipe: Any, text: str, clip_skip: int = 1) -> Embedding:
-    """Encode one text with a pipeline's own encoders; what exceeds their window is cut off and counted.
-
-    `clip_skip` 1 takes the layer that the family takes, 2 the one before it.
-    """
-    with torch.no_grad():
-        encoded = pipe.encode_prompt(
-            prompt=text,
-            device=pipe.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-            clip_skip=clip_skip - 1 or None,
-        )
-    # Stable Diffusion answers (tokens, negative); SDXL (tokens, negative, pooled, negative pooled).
-    pooled = encoded[2] if len(encoded) > 2 else None
-    window = pipe.tokenizer.model_max_length
-    lost = max(len(pipe.tokenizer(text, truncation=False).input_ids) - window, 0)
-    return Embedding(encoded[0], pooled, lost)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,11 +12,13 @@ from uuid import UUID
 import torch
 
 from anime_common.contracts.vocabulary import Phase
-from anime_generator.engines.embeddings import Embedding, EmbeddingCache, EmbeddingKey, encode
+from anime_generator.engines.embeddings import Embedding, EmbeddingCache, EmbeddingKey
+from anime_generator.engines.prompts import encode_prompt
 from anime_generator.engines.protocol import Cancelled, Drawn, EngineError, PhaseBegan, Warned, wanted
 from anime_generator.engines.samplers import build_sampler
 from anime_generator.engines.watch import Watch
 from anime_generator.memory import Demand
+from anime_generator.prompt_syntax import not_understood
 
 if TYPE_CHECKING:
     from anime_common.contracts.vocabulary import Settings
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     from anime_generator.engines.pipelines import Resident
     from anime_generator.engines.protocol import Cancel, EngineOptions, OnProgress, Picture
     from anime_generator.registry import ModelSpec
+
+
+Texts = tuple[Embedding, Embedding | None]
+"""A prompt, and what must not appear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,17 @@ class ForwardPass:
     adapters: str = ""
 
     def draw(self, pictures: tuple[Picture, ...]) -> None:
-        """Draw these pictures; raises Cancelled when nobody wants them any more."""
+        """Draw these pictures; raises Cancelled when nobody wants them any more.
+
+        Prompts that fill more windows of the encoder than others run by themselves: to be made as long, the others
+        would have to change, and with them their pictures.
+        """
         left = self._left(pictures)
-        texts = self._encode(left)
-        latents = self._sample(left, texts)
-        self._decode(left, latents)
+        for texts in self._encode(left).values():
+            with contextlib.suppress(Cancelled):
+                alike = self._left(tuple(texts))
+                latents = self._sample(alike, self._conditioning([texts[picture] for picture in alike]))
+                self._decode(alike, latents)
 
     def _left(self, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
         left = wanted(pictures, self.cancel)
@@ -56,28 +70,45 @@ class ForwardPass:
         pixels = settings.width * settings.height
         return Demand(self.spec.key, phase, pictures, pixels, economical=self.economical)
 
-    def _encode(self, pictures: tuple[Picture, ...]) -> dict[str, Any]:
-        """The pipeline's arguments for the prompts of these pictures, and for what must not appear in them."""
+    def _encode(self, pictures: tuple[Picture, ...]) -> dict[int, dict[Picture, Texts]]:
+        """What the prompts of these pictures become, by the number of windows that they fill."""
         self.tell(PhaseBegan(Phase.ENCODING, pictures))
         shared = self.settings[pictures[0].attempt_id]
         self.device.demand(self._demand(Phase.ENCODING, 1, shared))
-        texts = {picture: self._embedding(self.settings[picture.attempt_id].prompt) for picture in pictures}
-        for attempt_id, lost in {picture.attempt_id: text.lost for picture, text in texts.items()}.items():
-            if lost:
-                self.tell(Warned(attempt_id, f"the prompt lost its last {lost} tokens"))
-        found = stacked(list(texts.values()))
-        if shared.guidance > 1:
-            negatives = [self._embedding(self.settings[each.attempt_id].negative_prompt) for each in pictures]
-            found |= {f"negative_{name}": value for name, value in stacked(negatives).items()}
+        for attempt_id in dict.fromkeys(picture.attempt_id for picture in pictures):
+            for syntax in not_understood(self.settings[attempt_id].prompt):
+                self.tell(Warned(attempt_id, f"{syntax} is read as emphasis: prompts are not edited while drawing"))
+        found: dict[int, dict[Picture, Texts]] = defaultdict(dict)
+        for picture in pictures:
+            texts = self._texts(self.settings[picture.attempt_id])
+            found[texts[0].windows][picture] = texts
         return found
 
-    def _embedding(self, text: str) -> Embedding:
-        key = EmbeddingKey(self.spec.key, text, self.adapters)
+    def _texts(self, settings: Settings) -> Texts:
+        """A prompt, and what must not appear, of equal length; the latter only where guidance uses it."""
+        prompt = self._embedding(settings.prompt)
+        if settings.guidance <= 1:
+            return prompt, None
+        negative = self._embedding(settings.negative_prompt, prompt.windows)
+        if negative.windows > prompt.windows:
+            prompt = self._embedding(settings.prompt, negative.windows)
+        return prompt, negative
+
+    def _embedding(self, text: str, windows: int = 1) -> Embedding:
+        key = EmbeddingKey(self.spec.key, text, self.adapters, windows)
         found = self.embeddings.get(key)
         if found is None:
-            found = encode(self.resident.pipe, text, self.spec.clip_skip)
+            found = encode_prompt(self.resident.pipe, text, clip_skip=self.spec.clip_skip, windows=windows)
             self.embeddings.put(key, found)
         return found.on(self.device.torch_name)
+
+    def _conditioning(self, texts: Sequence[Texts]) -> dict[str, Any]:
+        """The pipeline's arguments for texts of equal length."""
+        found = stacked([prompt for prompt, _ in texts])
+        negatives = [negative for _, negative in texts if negative is not None]
+        if negatives:
+            found |= {f"negative_{name}": value for name, value in stacked(negatives).items()}
+        return found
 
     def _sample(self, pictures: tuple[Picture, ...], conditioning: dict[str, Any]) -> Any:
         """The latents (pictures, channels, h, w)."""

@@ -8,27 +8,18 @@ what the pipeline's own `encode_prompt` gives, bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from anime_generator.engines.embeddings import Embedding
 from anime_generator.prompt_syntax import Chunk, Section, chunked, parse
 
 MARKS = 2
 """Tokens of a window that tell where it begins and ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """States per token (1, tokens, width), pooled states (1, width) where the family has them, windows filled."""
-
-    tokens: Any
-    pooled: Any | None
-    windows: int
-
-
-def encode_prompt(pipe: Any, prompt: str, *, clip_skip: int = 1, windows: int = 1) -> Encoded:
+def encode_prompt(pipe: Any, prompt: str, *, clip_skip: int = 1, windows: int = 1) -> Embedding:
     """Encode one prompt with all encoders of a pipeline.
 
     `clip_skip` counts as people do: 1 takes the layer that the family takes, 2 the one before it. `windows` is how many
@@ -44,7 +35,7 @@ def encode_prompt(pipe: Any, prompt: str, *, clip_skip: int = 1, windows: int = 
             for encoder, each in zip(encoders, chunks, strict=True)
         ]
     pooled = [each.pooled for each in states if each.pooled is not None]
-    return Encoded(torch.cat([each.tokens for each in states], dim=-1), pooled[-1] if pooled else None, count)
+    return Embedding(torch.cat([each.tokens for each in states], dim=-1), pooled[-1] if pooled else None, count)
 
 
 def windows_of(pipe: Any, prompt: str) -> int:
@@ -73,7 +64,7 @@ class _Encoder:
         window = tokenizer.model_max_length - MARKS
         return chunked(sections, self._ids, window, comma[0] if len(comma) == 1 else None)
 
-    def encode(self, chunks: tuple[Chunk, ...], clip_skip: int) -> Encoded:
+    def encode(self, chunks: tuple[Chunk, ...], clip_skip: int) -> Embedding:
         """The states of all windows; the pooled ones are those of the first."""
         device = self._model.device
         ids = torch.tensor([self._padded(chunk) for chunk in chunks], device=device)
@@ -84,7 +75,7 @@ class _Encoder:
             states = self._weighted(states, weights[..., None])
         projected = getattr(answer, "text_embeds", None)
         pooled = projected[:1] if projected is not None else None
-        return Encoded(states.reshape(1, -1, states.shape[-1]), pooled, len(chunks))
+        return Embedding(states.reshape(1, -1, states.shape[-1]), pooled, len(chunks))
 
     def _ids(self, text: str) -> list[int]:
         converted = self._pipe.maybe_convert_prompt(text, self._tokenizer)

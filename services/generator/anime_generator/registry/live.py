@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from anime_generator.registry.reading import RegistryError
 from anime_generator.registry.specs import ModelSpec, Registry
 
 log = structlog.get_logger(__name__)
+
+SETTLE = 0.1
+"""Seconds for which a changed file must stay as it is before it is read."""
 
 Fingerprint = tuple[object, ...]
 
@@ -59,12 +63,15 @@ class LiveRegistry:
         found = self._fingerprint()
         if found == self._seen and not self.problems:
             return False
+        time.sleep(SETTLE)
+        if self._fingerprint() != found:
+            return False  # still being written: half a file may well be a registry
         self._seen = found
         try:
             fresh = load_registry(self._path, self._engines)
         except RegistryError as error:
             return self._refuse(tuple(error.problems))
-        self._seen = self._fingerprint(fresh)
+        self._seen = (found[0], *_stamps(fresh))
         if fresh == self.current and not self.problems:
             return False
         told = _difference(self.current.models, fresh.models)
@@ -82,16 +89,19 @@ class LiveRegistry:
         metrics.REGISTRY_PROBLEMS.set(len(problems))
         return True
 
-    def _fingerprint(self, registry: Registry | None = None) -> Fingerprint:
+    def _fingerprint(self) -> Fingerprint:
         """Changes whenever the owner's file does, or a file that the registry names."""
-        named = tuple(stamp(path) for path in _named(registry or self.current))
         if self._path is None:
-            return named
+            return (None, *_stamps(self.current))
         try:
             text = self._path.read_bytes()
         except OSError as error:
-            return (error.errno, *named)
-        return (hashlib.sha256(text).hexdigest(), *named)
+            return (error.errno, *_stamps(self.current))
+        return (hashlib.sha256(text).hexdigest(), *_stamps(self.current))
+
+
+def _stamps(registry: Registry) -> tuple[str, ...]:
+    return tuple(stamp(path) for path in _named(registry))
 
 
 def _named(registry: Registry) -> Iterator[Path]:

@@ -1,0 +1,83 @@
+"""Packs a checkpoint for use: `python -m tools.sprite.pack [TARGET]` writes a folder for `StableDiffusionPipeline`.
+
+Weights are in half precision. The averaged weights are packed; `--raw` packs those of the last step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from tools.sprite import autoencoder, diffusion, model, tokenizer
+from tools.sprite.home import home, load
+
+LIMIT_MB = 25.0
+
+
+def path() -> Path:
+    """Where the package is written unless told otherwise."""
+    return home() / "package"
+
+
+@torch.no_grad()
+def _fill(parameters: Iterable[torch.Tensor], values: Iterable[torch.Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def pipeline_of(state: dict[str, Any], *, raw: bool = False) -> Any:
+    """The pipeline of a checkpoint, in single precision."""
+    words = tokenizer.load(diffusion.tokenizer_path())
+    unet, text = model.create_unet(), model.create_text_encoder(words)
+    unet.load_state_dict(state["unet"])
+    text.load_state_dict(state["text"])
+    if not raw:
+        _fill([*unet.parameters(), *text.parameters()], state["average"])
+    return StableDiffusionPipeline(
+        vae=autoencoder.load(),
+        text_encoder=text.eval(),
+        tokenizer=words,
+        unet=unet.eval(),
+        scheduler=model.sampling_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _load_in_single_precision(config: Path) -> None:
+    """Have the text encoder loaded as the UNet is; transformers would keep the precision of the file."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings.pop("torch_dtype", None)
+    settings["dtype"] = "float32"
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def pack(target: Path, *, raw: bool = False) -> float:
+    """Write the package of the last checkpoint; returns its size in MB."""
+    pipeline = pipeline_of(load(diffusion.checkpoint_path()), raw=raw)
+    pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
+    _load_in_single_precision(target / "text_encoder" / "config.json")
+    return sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
+
+
+def main() -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(description="pack the last checkpoint of the diffusion model")
+    parser.add_argument("target", type=Path, nargs="?", default=path())
+    parser.add_argument("--raw", action="store_true", help="the weights of the last step, not their average")
+    options = parser.parse_args()
+    size = pack(options.target, raw=options.raw)
+    print(f"{options.target}: {size:.1f} MB")
+    return 0 if size <= LIMIT_MB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
