@@ -114,14 +114,40 @@ def test_guidance_of_one_needs_no_negative_prompt(engine: Engine) -> None:
     assert np.array_equal(np.asarray(plain.drawn[0].image), np.asarray(other.drawn[0].image))
 
 
-def test_a_prompt_beyond_the_window_is_cut_and_said_to_be(engine: Engine) -> None:
+def test_a_prompt_beyond_the_window_counts_to_its_end(engine: Engine) -> None:
     spec = spec_of(SPRITE.source)
     engine.load(spec)
-    told = Told()
-    engine.generate(spec, [job(prompt=", ".join(["blue hair"] * 60), count=2)], told, told)
-    (warned,) = told.warnings
-    assert "lost its last" in warned.text
-    assert len(told.drawn) == 2
+    long = ", ".join(["blue hair"] * 60)
+    one, other = Told(), Told()
+    engine.generate(spec, [job(prompt=long)], one, one)
+    engine.generate(spec, [job(prompt=f"{long}, night sky")], other, other)
+    assert not np.array_equal(np.asarray(one.drawn[0].image), np.asarray(other.drawn[0].image))
+
+
+def test_prompts_of_unequal_length_in_a_batch_are_drawn_as_alone(engine: Engine) -> None:
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    short, long = job(prompt="1girl"), job(prompt=", ".join(["blue hair"] * 60))
+    together = Told()
+    engine.generate(spec, [short, long], together, together)
+    assert len(together.drawn) == 2
+    for each in (short, long):
+        alone = Told()
+        engine.generate(spec, [each], alone, alone)
+        (drawn,) = (found for found in together.drawn if found.picture.attempt_id == each.attempt_id)
+        assert np.array_equal(np.asarray(alone.drawn[0].image), np.asarray(drawn.image))
+
+
+def test_a_weight_counts_and_what_is_not_understood_is_said(engine: Engine) -> None:
+    spec = spec_of(SPRITE.source)
+    engine.load(spec)
+    plain, weighted, edited = Told(), Told(), Told()
+    engine.generate(spec, [job(prompt="1girl, blue hair")], plain, plain)
+    engine.generate(spec, [job(prompt="1girl, (blue hair:1.6)")], weighted, weighted)
+    assert not np.array_equal(np.asarray(plain.drawn[0].image), np.asarray(weighted.drawn[0].image))
+    engine.generate(spec, [job(prompt="1girl, [cat:dog:0.5]", count=2)], edited, edited)
+    (warned,) = edited.warnings
+    assert "[cat:dog:0.5]" in warned.text
 
 
 def test_a_model_that_leaves_its_precision_fails_clearly(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +198,7 @@ def test_embeddings_are_remembered_within_their_bytes() -> None:
     from anime_generator.engines.embeddings import Embedding, EmbeddingCache, EmbeddingKey
 
     def embedding(numbers: int) -> Embedding:
-        return Embedding(torch.zeros(1, numbers, 1), None, 0)
+        return Embedding(torch.zeros(1, numbers, 1), None, 1)
 
     one, two, three, huge = (EmbeddingKey(*key) for key in (("a", "one"), ("a", "two"), ("b", "three"), ("b", "huge")))
     cache = EmbeddingCache(100)

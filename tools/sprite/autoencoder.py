@@ -1,9 +1,12 @@
 """Trains the autoencoder: `python -m tools.sprite.autoencoder --seconds 300`.
 
-The encoder starts as the exact principal components of 4 × 4 patches, which a stock `AutoencoderTiny` can express; the decoder
-learns the rest. `--decoder-only` goes on with the decoder and leaves the latents as they are, so a diffusion model trained on
-them stays valid.
+The encoder starts as the exact principal components of 4 × 4 patches, which a stock `AutoencoderTiny` can express; the
+decoder learns the rest. `--decoder-only` goes on with the decoder and leaves the latents as they are, so a diffusion
+model trained on them stays valid.
 """
+
+# torch has no types here: see pyproject.toml.
+# mypy: disable-error-code="untyped-decorator, misc, no-any-return"
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import l1_loss, mse_loss
 
 from tools.sprite.canvas import Pixels
 from tools.sprite.dataset import load_pictures
@@ -101,7 +104,9 @@ def _set_components(encoder: Any, projection: NDArray[np.float64], offset: NDArr
         for y in range(FACTOR):
             for x in range(FACTOR):
                 place = colour * 4 + (y % 2) * 2 + x % 2
-                project.weight[:CHANNELS, place, 1 + y // 2, 1 + x // 2] += torch.from_numpy(projection[:, colour, y, x]).float()
+                project.weight[:CHANNELS, place, 1 + y // 2, 1 + x // 2] += torch.from_numpy(
+                    projection[:, colour, y, x]
+                ).float()
     for channel in range(CHANNELS):
         out.weight[channel, channel, 1, 1] += 1
     out.bias.copy_(torch.from_numpy(offset))
@@ -138,20 +143,20 @@ def crops(pictures: Pixels, rng: np.random.Generator) -> Tensor:
 
 
 def loss_of(model: Any, real: Tensor, noise: float) -> Tensor:
-    """How far the decoded pictures are off, their edges included, and how far the latents are from mean 0, variance 1."""
+    """How far the decoded pictures are off, edges included, and how far the latents are from mean 0, variance 1."""
     latents = model.encoder(real)
     spread = latents.mean((0, 2, 3)).pow(2).mean() + (latents.pow(2).mean() - 1) ** 2
     noisy = latents + torch.randn_like(latents) * torch.rand(len(latents), 1, 1, 1) * noise
     made = model.decoder(noisy)
-    edges = F.l1_loss(made.diff(dim=-1), real.diff(dim=-1)) + F.l1_loss(made.diff(dim=-2), real.diff(dim=-2))
-    return F.l1_loss(made, real) + F.mse_loss(made, real) + 0.5 * edges + 0.02 * spread
+    edges = l1_loss(made.diff(dim=-1), real.diff(dim=-1)) + l1_loss(made.diff(dim=-2), real.diff(dim=-2))
+    return l1_loss(made, real) + mse_loss(made, real) + 0.5 * edges + 0.02 * spread
 
 
 @torch.no_grad()
 def quality(model: Any, pictures: Pixels) -> float:
     """Peak signal to noise in dB on pictures never trained on."""
     real = to_tensor(pictures[-64:])
-    error = F.mse_loss(model.decoder(model.encoder(real)), real).item()
+    error = mse_loss(model.decoder(model.encoder(real)), real).item()
     return 10 * math.log10(4 / error)
 
 
@@ -178,7 +183,11 @@ def train(seconds: float, *, decoder_only: bool, rate: float) -> None:
         optimiser.step()
         step += 1
         if step % 500 == 0 or done >= 1:
-            print(f"step {step}, {time.monotonic() - started:.0f} s, loss {loss.item():.4f}, {quality(model, pictures):.2f} dB", flush=True)
+            decibels = quality(model, pictures)
+            print(
+                f"step {step}, {time.monotonic() - started:.0f} s, loss {loss.item():.4f}, {decibels:.2f} dB",
+                flush=True,
+            )
     model.save_pretrained(path())
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import cairo
+import cairo  # type: ignore[import-not-found,unused-ignore]
 import numpy as np
 from numpy.typing import NDArray
 

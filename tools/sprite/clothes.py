@@ -64,7 +64,9 @@ class Torso:
             (right, 84),
         )  # fmt: skip
         self.canvas.paint(self.skin, darker(self.skin, 0.8))
-        self.canvas.path((left + 0.7, 84), (left + 0.7, y - 6), (MIDDLE, y + 1), (right - 0.7, y - 6), (right - 0.7, 84))
+        self.canvas.path(
+            (left + 0.7, 84), (left + 0.7, y - 6), (MIDDLE, y + 1), (right - 0.7, y - 6), (right - 0.7, 84)
+        )
         self.canvas.paint(darker(self.skin, 0.35))
 
 
@@ -82,7 +84,9 @@ def _uniform(torso: Torso) -> None:
             (MIDDLE + side * 7, y + 3),
         )
         canvas.paint(torso.colour, torso.outline)
-        canvas.line(trim, 1.4, (MIDDLE + side * 33, y + 2), (MIDDLE + side * 27, y + 11.5), (MIDDLE + side * 5, y + 12.5))
+        canvas.line(
+            trim, 1.4, (MIDDLE + side * 33, y + 2), (MIDDLE + side * 27, y + 11.5), (MIDDLE + side * 5, y + 12.5)
+        )
     bow: Colour = (0.88, 0.14, 0.20) if torso.cloth not in {"red", "pink"} else (0.18, 0.28, 0.62)
     for side in (-1, 1):
         canvas.path((MIDDLE, y + 13), (MIDDLE + side * 13, y + 7), (MIDDLE + side * 12, y + 20))
@@ -160,7 +164,8 @@ def _dress(torso: Torso) -> None:
         canvas.line(darker(torso.colour, 0.2), 3.4, (MIDDLE + side * 24, y + 12), (MIDDLE + side * 15, y - 4))
     canvas.path(
         (MIDDLE - reach, y + 12), (MIDDLE - 16, y + 5, MIDDLE - 7, y + 8, MIDDLE, y + 12),
-        (MIDDLE + 7, y + 8, MIDDLE + 16, y + 5, MIDDLE + reach, y + 12), (MIDDLE + reach + 2, 140), (MIDDLE - reach - 2, 140),
+        (MIDDLE + 7, y + 8, MIDDLE + 16, y + 5, MIDDLE + reach, y + 12),
+        (MIDDLE + reach + 2, 140), (MIDDLE - reach - 2, 140),
     )  # fmt: skip
     canvas.paint(torso.colour, torso.outline)
     for step in range(-3, 4):
@@ -175,7 +180,14 @@ def _suit(torso: Torso) -> None:
     canvas.path((MIDDLE - 10, y - 7), (MIDDLE, 146), (MIDDLE + 10, y - 7), (MIDDLE, y + 4))
     canvas.paint((0.98, 0.98, 1.0), (0.5, 0.5, 0.6))
     tie: Colour = (0.84, 0.14, 0.20) if torso.cloth not in {"red", "pink"} else (0.16, 0.2, 0.5)
-    canvas.path((MIDDLE - 4, y + 2), (MIDDLE + 4, y + 2), (MIDDLE + 2.6, y + 8), (MIDDLE + 5, 132), (MIDDLE - 5, 132), (MIDDLE - 2.6, y + 8))
+    canvas.path(
+        (MIDDLE - 4, y + 2),
+        (MIDDLE + 4, y + 2),
+        (MIDDLE + 2.6, y + 8),
+        (MIDDLE + 5, 132),
+        (MIDDLE - 5, 132),
+        (MIDDLE - 2.6, y + 8),
+    )
     canvas.paint(tie, darker(tie, 0.8))
     for side in (-1, 1):
         canvas.path(
@@ -183,7 +195,9 @@ def _suit(torso: Torso) -> None:
             (MIDDLE + side * 22, y + 12), (MIDDLE + side * 5, 140), (MIDDLE + side * 7, y + 5),
         )  # fmt: skip
         canvas.paint(lighter(torso.colour, 0.14), torso.outline)
-        canvas.path((MIDDLE + side * 7, y - 9), (MIDDLE + side * 12, y - 3), (MIDDLE + side * 7, y + 8), (MIDDLE + side, y + 2))
+        canvas.path(
+            (MIDDLE + side * 7, y - 9), (MIDDLE + side * 12, y - 3), (MIDDLE + side * 7, y + 8), (MIDDLE + side, y + 2)
+        )
         canvas.paint(WHITE, (0.5, 0.5, 0.6))
 
 

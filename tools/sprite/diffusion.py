@@ -1,9 +1,9 @@
 """Trains the diffusion model: `python -m tools.sprite.diffusion --seconds 3600`.
 
-It goes on from its last checkpoint, whenever and however it was stopped: the learning rate stays the same after a warm-up, and
-every random number of a step follows from the number of the step. A last run with `--anneal SECONDS` brings the rate to nothing.
-`--workers 2` trains in two processes of one thread each, which average what they learnt every few seconds: where cores are
-shared with others that is faster than two threads, of which each waits for the other at every layer.
+It goes on from its last checkpoint, whenever and however it was stopped: the learning rate stays the same after a warm-up,
+and every random number of a step follows from the number of the step. A last run with `--anneal SECONDS` brings the rate
+to nothing. `--workers 2` trains in two processes of one thread each, which average what they learnt every few seconds:
+where cores are shared with others that is faster than two threads, of which each waits for the other at every layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.nn import functional as F
+from torch.nn.functional import mse_loss
 
 from tools.sprite import model, tokenizer
 from tools.sprite.autoencoder import FACTOR
@@ -142,7 +142,7 @@ class Trainer:
         clean, tokens, noise, times = (part.to(self.options.device) for part in self._batch())
         noisy, velocity = noised(clean, noise, self.alphas[times])
         found = self.unet(noisy, times, self.text(tokens)[0]).sample
-        loss = (F.mse_loss(found, velocity, reduction="none") * self.weights).mean()
+        loss = (mse_loss(found, velocity, reduction="none") * self.weights).mean()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
@@ -152,7 +152,7 @@ class Trainer:
         self.step += 1
         self.samples += BATCH * self.options.workers
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)  # noqa: SLF001
+        torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)
         self.losses.append(loss.item())
 
     def meet(self, *, moments: bool) -> None:
@@ -233,7 +233,9 @@ def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="train the diffusion model, on from its last checkpoint")
     parser.add_argument("--seconds", type=float, default=3600, help="how long; checkpoints are written on the way")
-    parser.add_argument("--anneal", type=float, default=0.0, metavar="SECONDS", help="bring the rate to nothing in so long")
+    parser.add_argument(
+        "--anneal", type=float, default=0.0, metavar="SECONDS", help="bring the rate to nothing in so long"
+    )
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each (cpu)")

@@ -1,7 +1,7 @@
 """Measures a packed model: `python -m tools.sprite.evaluate`; with `--write` the results go to docs/models/sprite.md.
 
-It makes pictures of combinations of tags that no training picture showed, has the judge say what they show, and compares
-their features with those of drawn pictures.
+It makes pictures of combinations of tags that no training picture showed, has the judge say what they show, and
+compares their features with those of drawn pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tools.sprite import judge, pack
 from tools.sprite.canvas import Pixels
 from tools.sprite.home import home
 from tools.sprite.judge import HEADS, NOISE
-from tools.sprite.measures import balanced_accuracy, frechet, mean
+from tools.sprite.measures import Labels, balanced_accuracy, frechet, mean
 from tools.sprite.render import sheet
 from tools.sprite.report import write
 from tools.sprite.vocabulary import ACCESSORIES, Character, prompt
@@ -57,7 +57,7 @@ def seconds_a_picture(pipeline: Any, *, steps: int = STEPS, repeats: int = 3) ->
     return min(spent[1:])
 
 
-def shares(found: dict[str, judge.Labels], wanted: dict[str, judge.Labels]) -> dict[str, float]:
+def shares(found: dict[str, Labels], wanted: dict[str, Labels]) -> dict[str, float]:
     """The balanced accuracy of every head, and the mean of the accessories."""
     table = {head: balanced_accuracy(found[head], wanted[head]) for head in HEADS}
     return table | {"accessories": mean([table[name] for name in ACCESSORIES])}

@@ -83,7 +83,8 @@ def _blush(face: Face) -> None:
 def _closed_eye(face: Face, side: int) -> None:
     x = MIDDLE + side * EYE_GAP
     face.canvas.line(
-        face.lash, 2.8, (x - side * 9, EYE_LINE + 4), (x - side * 5, EYE_LINE - 4, x + side * 5, EYE_LINE - 4, x + side * 9.5, EYE_LINE + 4),
+        face.lash, 2.8, (x - side * 9, EYE_LINE + 4),
+        (x - side * 5, EYE_LINE - 4, x + side * 5, EYE_LINE - 4, x + side * 9.5, EYE_LINE + 4),
     )  # fmt: skip
     face.canvas.line(face.lash, 1.8, (x + side * 9, EYE_LINE + 3), (x + side * 12, EYE_LINE + 1))
 
@@ -105,7 +106,11 @@ def _iris(face: Face, x: float, width: float, height: float) -> None:
         across, down = width * 0.6, height * 0.66
     top, bottom = EYE_LINE + 0.4 - down, EYE_LINE + 0.4 + down
     canvas.ellipse(x, EYE_LINE + 0.4, across, down)
-    canvas.paint(gradient(top, bottom, (0, darker(colour, 0.6)), (0.4, colour), (1, lighter(colour, 0.4))), darker(colour, 1), 1.1)
+    canvas.paint(
+        gradient(top, bottom, (0, darker(colour, 0.6)), (0.4, colour), (1, lighter(colour, 0.4))),
+        darker(colour, 1),
+        1.1,
+    )
     canvas.ellipse(x, EYE_LINE + 0.2, across * 0.36, down * 0.42)
     canvas.paint(darker(colour, 1.0))
     canvas.ellipse(x, EYE_LINE + down * 0.62, across * 0.55, down * 0.2)
@@ -120,7 +125,10 @@ def _open_eye(face: Face, side: int) -> None:
     slant = {"angry": 3.4, "sad": -2.6}.get(face.character.expression, 0.0)
     canvas.path(
         (inner, y + 1 + slant * 0.3),
-        (x - side * width * 0.8, y - height * 1.05 + slant, x + side * width * 0.7, y - height * 1.15 - slant * 0.4, outer, y - 1 - slant * 0.4),
+        (
+            x - side * width * 0.8, y - height * 1.05 + slant, x + side * width * 0.7, y - height * 1.15 - slant * 0.4,
+            outer, y - 1 - slant * 0.4,
+        ),
         (x + side * width, y + height * 0.75, x + side * width * 0.5, y + height, x, y + height),
         (x - side * width * 0.5, y + height, x - side * width * 0.9, y + height * 0.6, inner, y + 1 + slant * 0.3),
     )  # fmt: skip
@@ -132,12 +140,23 @@ def _open_eye(face: Face, side: int) -> None:
     canvas.paint(WHITE)
     canvas.path(
         (inner - side * 0.4, y + 0.6 + slant * 0.3),
-        (x - side * width * 0.8, y - height * 1.12 + slant, x + side * width * 0.7, y - height * 1.24 - slant * 0.4, outer + side * 0.4, y - 1.2 - slant * 0.4),
+        (
+            x - side * width * 0.8, y - height * 1.12 + slant, x + side * width * 0.7, y - height * 1.24 - slant * 0.4,
+            outer + side * 0.4, y - 1.2 - slant * 0.4,
+        ),
         (outer + side * 2.2, y - 3 - slant * 0.4),
-        (x + side * width * 0.8, y - height * 1.3 - slant * 0.4, x - side * width * 0.7, y - height * 1.2 + slant, inner - side * 0.4, y + 0.6 + slant * 0.3),
+        (
+            x + side * width * 0.8, y - height * 1.3 - slant * 0.4, x - side * width * 0.7, y - height * 1.2 + slant,
+            inner - side * 0.4, y + 0.6 + slant * 0.3,
+        ),
     )  # fmt: skip
     canvas.paint(face.lash, face.lash, 1.2 if not face.boy else 0.9)
-    canvas.line(mix(face.lash, face.skin, 0.35), 1.1, (x - side * width * 0.45, y + height), (x + side * width * 0.55, y + height - 0.4))
+    canvas.line(
+        mix(face.lash, face.skin, 0.35),
+        1.1,
+        (x - side * width * 0.45, y + height),
+        (x + side * width * 0.55, y + height - 0.4),
+    )
 
 
 def _brow(face: Face, side: int) -> None:
@@ -158,7 +177,11 @@ def _mouth(face: Face) -> None:
     if expression in {"smile", "wink"}:
         canvas.line(line, 2.0, (x - 6, y - 1.5), (x - 2.5, y + 2.8, x + 2.5, y + 2.8, x + 6, y - 1.5))
     elif expression in {"open", "closed"}:
-        canvas.path((x - 7, y - 3), (x - 2, y - 1.8, x + 2, y - 1.8, x + 7, y - 3), (x + 5.6, y + 7, x - 5.6, y + 7, x - 7, y - 3))
+        canvas.path(
+            (x - 7, y - 3),
+            (x - 2, y - 1.8, x + 2, y - 1.8, x + 7, y - 3),
+            (x + 5.6, y + 7, x - 5.6, y + 7, x - 7, y - 3),
+        )
         canvas.paint(inside, line)
         canvas.ellipse(x, y + 2.4, 3.2, 1.6)
         canvas.paint((0.98, 0.56, 0.56))

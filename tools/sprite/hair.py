@@ -47,7 +47,9 @@ class Hair:
     @property
     def shine(self) -> Colour:
         """The colour in the light."""
-        return mix(self.colour, (0.50, 0.52, 0.70), 0.55) if self.character.hair == "black" else lighter(self.colour, 0.5)
+        return (
+            mix(self.colour, (0.50, 0.52, 0.70), 0.55) if self.character.hair == "black" else lighter(self.colour, 0.5)
+        )
 
     @property
     def line(self) -> Colour:
@@ -112,7 +114,11 @@ def _cat_ears(hair: Hair) -> None:
         for x, y, high, wide, colour in ((23, 32, 24, 14.0, hair.colour), (25, 31, 15, 8.0, (1.0, 0.62, 0.70))):
             base = MIDDLE + side * x
             tip = (base + side * 6, y - high)
-            hair.canvas.path((base - side * wide, y), (base - side * 4, y - high * 0.7, *tip, *tip), (base + side * wide, y - 4, base + side * wide, y, base + side * wide, y + 4))
+            hair.canvas.path(
+                (base - side * wide, y),
+                (base - side * 4, y - high * 0.7, *tip, *tip),
+                (base + side * wide, y - 4, base + side * wide, y, base + side * wide, y + 4),
+            )
             hair.canvas.paint(colour, hair.line if colour is hair.colour else None)
 
 
@@ -172,7 +178,12 @@ def _shine(hair: Hair) -> None:
     hair.canvas.path(*upper, *reversed(lower))
     hair.canvas.paint(hair.shine)
     for x in (-14, -4, 6, 16):
-        hair.canvas.line(mix(hair.shade, hair.line, 0.25), 1.1, (MIDDLE + x * 0.6, 22), (MIDDLE + x, 32, MIDDLE + x, 40, MIDDLE + x, 48))
+        hair.canvas.line(
+            mix(hair.shade, hair.line, 0.25),
+            1.1,
+            (MIDDLE + x * 0.6, 22),
+            (MIDDLE + x, 32, MIDDLE + x, 40, MIDDLE + x, 48),
+        )
 
 
 def _locks(hair: Hair) -> None:
@@ -244,7 +255,11 @@ def _flower(canvas: Canvas) -> None:
 
 def _hat(canvas: Canvas) -> None:
     line = darker(HAT, 0.9)
-    canvas.path((MIDDLE - 29, 32), (MIDDLE - 25, 8, MIDDLE - 10, 6, MIDDLE, 6), (MIDDLE + 10, 6, MIDDLE + 25, 8, MIDDLE + 29, 32))
+    canvas.path(
+        (MIDDLE - 29, 32),
+        (MIDDLE - 25, 8, MIDDLE - 10, 6, MIDDLE, 6),
+        (MIDDLE + 10, 6, MIDDLE + 25, 8, MIDDLE + 29, 32),
+    )
     canvas.paint(HAT, line)
     canvas.path(
         (MIDDLE - 29, 32), (MIDDLE - 12, 26, MIDDLE + 12, 26, MIDDLE + 29, 32), (MIDDLE + 27, 23),
@@ -252,7 +267,8 @@ def _hat(canvas: Canvas) -> None:
     )  # fmt: skip
     canvas.paint(HAT_BAND)
     canvas.path(
-        (MIDDLE - 48, 38), (MIDDLE - 30, 25, MIDDLE + 30, 25, MIDDLE + 48, 38), (MIDDLE + 30, 41, MIDDLE + 20, 35, MIDDLE, 35),
+        (MIDDLE - 48, 38), (MIDDLE - 30, 25, MIDDLE + 30, 25, MIDDLE + 48, 38),
+        (MIDDLE + 30, 41, MIDDLE + 20, 35, MIDDLE, 35),
         (MIDDLE - 20, 35, MIDDLE - 30, 41, MIDDLE - 48, 38),
     )  # fmt: skip
     canvas.paint(lighter(HAT, 0.15), line)

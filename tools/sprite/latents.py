@@ -1,5 +1,8 @@
 """The training pictures as the diffusion model sees them: encoded once, kept in a file."""
 
+# torch has no types here: see pyproject.toml.
+# mypy: disable-error-code="untyped-decorator, misc, no-any-return"
+
 from __future__ import annotations
 
 import torch
@@ -36,6 +39,7 @@ def _fingerprint(encoder: torch.nn.Module) -> float:
 def _encode(encoder: torch.nn.Module) -> Tensor:
     pictures = load_pictures()
     parts = [
-        encoder(autoencoder.to_tensor(pictures[start : start + _BATCH])).half() for start in range(0, len(pictures), _BATCH)
+        encoder(autoencoder.to_tensor(pictures[start : start + _BATCH])).half()
+        for start in range(0, len(pictures), _BATCH)
     ]
     return torch.cat(parts)

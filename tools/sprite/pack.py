@@ -3,6 +3,9 @@
 Weights are in half precision. The averaged weights are packed; `--raw` packs those of the last step.
 """
 
+# torch has no types here: see pyproject.toml.
+# mypy: disable-error-code="untyped-decorator, misc, no-any-return"
+
 from __future__ import annotations
 
 import argparse

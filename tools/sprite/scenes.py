@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-import cairo
+import cairo  # type: ignore[import-not-found,unused-ignore]
 
 from tools.sprite.canvas import WHITE, Canvas, Colour, gradient, vary
 

@@ -15,8 +15,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 #: Words of prose and names, so that sentences and trigger words are short too.
 _PROSE = (
-    "a an and the of in at on with wearing her his she he has eyes hair character named portrait picture standing front "
-    "hikari sakura hime kaito yuki ren aoi haru sora mei rin luna hana akira kenji mika nao riku tomo yui ruka shiro "
+    "a an and the of in at on with wearing her his she he has eyes hair character named portrait picture standing "
+    "front hikari sakura hime kaito yuki ren aoi haru sora mei rin luna hana akira kenji mika nao riku tomo yui ruka shiro "
     "kuro neko tsuki hoshi kaze mizu ken ryu chan kun san"
 )
 
@@ -36,10 +36,12 @@ def _learn(texts: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=WORDS, initial_alphabet=alphabet, end_of_word_suffix="</w>", special_tokens=[START, END],

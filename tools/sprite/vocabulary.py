@@ -149,9 +149,8 @@ FULL = CaptionStyle(drop=0.0, empty=0.0, synonyms=0.0, extras=0.0, shuffle=False
 
 def held_out(character: Character) -> bool:
     """Whether this combination is kept for evaluation."""
-    key = "|".join(
-        (character.hair, character.style, character.eyes, character.expression, character.outfit, character.scene)
-    )
+    one = character
+    key = f"{one.hair}|{one.style}|{one.eyes}|{one.expression}|{one.outfit}|{one.scene}"
     return zlib.crc32(key.encode()) % HOLD_OUT == 0
 
 
@@ -224,7 +223,7 @@ def _attribute_tags(character: Character, rng: random.Random, style: CaptionStyl
     return tags
 
 
-def caption(character: Character, rng: random.Random, style: CaptionStyle = CaptionStyle()) -> str:  # noqa: B008
+def caption(character: Character, rng: random.Random, style: CaptionStyle = CaptionStyle()) -> str:
     """A caption: tags between commas; now and then none at all, which guidance needs."""
     if rng.random() < style.empty:
         return ""
@@ -251,7 +250,7 @@ def prompt(character: Character) -> str:
 def phrases() -> list[str]:
     """Every tag of more than one word or with anything but letters: what the tokenizer keeps whole.
 
-    The colour of clothes stays a word of its own: "red hoodie" is two tokens, so every colour is learnt on every outfit.
+    The colour of clothes stays a word of its own: "red hoodie" is two tokens, so a colour is learnt on every outfit.
     """
     tags = {tag for values in (*TAGS.values(), ACCESSORIES) for words in values.values() for tag in words}
     tags |= {*GOOD, *BAD, *FRAMING, "blush"}

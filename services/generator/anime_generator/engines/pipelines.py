@@ -71,9 +71,6 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}", retryable=False) from error
     pipe.set_progress_bar_config(disable=True)
-    if not hasattr(pipe.text_encoder, "text_model"):
-        # Transformers 5.6 took the wrapper away that diffusers asks for where layers are skipped; no child of itself.
-        object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)
     # Some encoders keep the precision of their file whatever was asked for: one precision for all.
     pipe.to(device.torch_name, dtype)
     if device.kind == "cuda":
