@@ -1,9 +1,10 @@
 """Trains the diffusion model: `python -m tools.sprite.diffusion --seconds 3600`.
 
-It goes on from its last checkpoint, whenever and however it was stopped: the learning rate stays the same after a warm-up,
-and every random number of a step follows from the number of the step. A last run with `--anneal SECONDS` brings the rate
-to nothing. `--workers 2` trains in two processes of one thread each, which average what they learnt every few seconds:
-where cores are shared with others that is faster than two threads, of which each waits for the other at every layer.
+It goes on from its last checkpoint, whenever and however it was stopped: the learning rate stays the same after a
+warm-up, and every random number of a step follows from the number of the step. A last run with `--anneal SECONDS`
+brings the rate to nothing; it writes a file of its own, so the training can go on from where it was. `--workers 2`
+trains in two processes of one thread each, which average what they learnt every few seconds: where cores are shared
+with others that is faster than two threads, of which each waits for the other at every layer.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ EMA_DECAY = 0.999
 FACE_WEIGHT = 3.0
 CHECKPOINT_SECONDS, LOG_STEPS = 150.0, 50
 AVERAGE_SECONDS, MOMENTS_EVERY = 12.0, 4
+#: A step that took longer was stopped in between, and counts as this long.
+PAUSE_SECONDS = 30.0
 _PORT = 29_631
 
 
@@ -52,9 +55,9 @@ class Options:
     workers: int
 
 
-def checkpoint_path() -> Path:
-    """Where the last checkpoint is."""
-    return home() / "checkpoint.pt"
+def checkpoint_path(*, annealed: bool = False) -> Path:
+    """Where the last checkpoint is: that of the training, or that of its annealed end."""
+    return home() / ("annealed.pt" if annealed else "checkpoint.pt")
 
 
 def tokenizer_path() -> Path:
@@ -122,7 +125,7 @@ class Trainer:
                 "optimiser": self.optimiser.state_dict(), "step": self.step, "samples": self.samples,
                 "cpu_seconds": self.cpu_seconds,
             },
-            checkpoint_path(),
+            checkpoint_path(annealed=self.options.anneal > 0),
         )  # fmt: skip
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -199,11 +202,13 @@ def run(rank: int, options: Options) -> None:
     if options.workers > 1:
         distributed.init_process_group("gloo", f"tcp://127.0.0.1:{_PORT}", rank=rank, world_size=options.workers)
     trainer = Trainer(options, rank)
-    started = saved = met = time.monotonic()
+    last = saved = met = time.monotonic()
+    elapsed = 0.0
     meetings, first_cpu, done = 0, trainer.cpu_seconds - time.process_time(), False
     limit = options.anneal or options.seconds
     while not done:
-        elapsed = time.monotonic() - started
+        now = time.monotonic()
+        elapsed, last = elapsed + min(now - last, PAUSE_SECONDS), now
         rate = rate_at(options, trainer.step, elapsed)
         trainer.train_step(rate)
         trainer.cpu_seconds = first_cpu + time.process_time()

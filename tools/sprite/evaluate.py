@@ -88,19 +88,24 @@ def evaluate(pipeline: Any, characters: Sequence[Character]) -> tuple[dict[str, 
     return results, pictures
 
 
+def samples_of(package: Path) -> int:
+    """How many samples the model was trained on; 0 where the package does not say."""
+    spent = package / pack.TRAINING
+    return int(json.loads(spent.read_text(encoding="utf-8"))["samples"]) if spent.exists() else 0
+
+
 def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="measure a packed model")
     parser.add_argument("--model", type=Path, default=pack.path())
     parser.add_argument("--count", type=int, default=COUNT)
-    parser.add_argument("--samples", type=int, default=0, help="how many pictures the model was trained on, to be told")
     parser.add_argument("--write", action="store_true", help="write docs/models/sprite.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = StableDiffusionPipeline.from_pretrained(options.model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     results, pictures = evaluate(pipeline, judge.held_out_characters(options.count))
-    results["samples"] = options.samples
+    results["samples"] = samples_of(options.model)
     (home() / "evaluation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     sheet(list(pictures[:SHOWN]), scale=2).save(home() / "generated.png")
     print(json.dumps(results, indent=1))

@@ -10,7 +10,7 @@ from tools.sprite.autoencoder import CHANNELS, FACTOR
 from tools.sprite.render import SIZE
 from tools.sprite.tokenizer import LENGTH
 
-#: Text reaches the UNet at 16 × 16 and at 8 × 8, where an eye spans several cells; attention at 32 × 32 would cost too much.
+#: Text reaches the UNet at 16 × 16 and at 8 × 8, where an eye spans several cells; at 32 × 32 it would cost too much.
 WIDTHS, ATTENDS = (32, 64, 160), (False, True, True)
 LAYERS = 1  # one number for all levels: adapters of several strengths need it
 HEAD = 32

@@ -1,6 +1,7 @@
 """Packs a checkpoint for use: `python -m tools.sprite.pack [TARGET]` writes a folder for `StableDiffusionPipeline`.
 
-Weights are in half precision. The averaged weights are packed; `--raw` packs those of the last step.
+Weights are in half precision. The averaged weights are packed; `--raw` packs those of the last step, `--annealed` the
+end of a run that annealed. `training.json` beside them says how long the model was trained.
 """
 
 # torch has no types here: see pyproject.toml.
@@ -22,6 +23,7 @@ from tools.sprite import autoencoder, diffusion, model, tokenizer
 from tools.sprite.home import home, load
 
 LIMIT_MB = 25.0
+TRAINING = "training.json"
 
 
 def path() -> Path:
@@ -63,11 +65,14 @@ def _load_in_single_precision(config: Path) -> None:
     config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def pack(target: Path, *, raw: bool = False) -> float:
+def pack(target: Path, *, raw: bool = False, annealed: bool = False) -> float:
     """Write the package of the last checkpoint; returns its size in MB."""
-    pipeline = pipeline_of(load(diffusion.checkpoint_path()), raw=raw)
+    state = load(diffusion.checkpoint_path(annealed=annealed))
+    pipeline = pipeline_of(state, raw=raw)
     pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
     _load_in_single_precision(target / "text_encoder" / "config.json")
+    spent = {key: state[key] for key in ("samples", "step", "cpu_seconds")}
+    (target / TRAINING).write_text(json.dumps(spent) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
 
 
@@ -76,8 +81,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="pack the last checkpoint of the diffusion model")
     parser.add_argument("target", type=Path, nargs="?", default=path())
     parser.add_argument("--raw", action="store_true", help="the weights of the last step, not their average")
+    parser.add_argument("--annealed", action="store_true", help="the end of the run that annealed")
     options = parser.parse_args()
-    size = pack(options.target, raw=options.raw)
+    size = pack(options.target, raw=options.raw, annealed=options.annealed)
     print(f"{options.target}: {size:.1f} MB")
     return 0 if size <= LIMIT_MB else 1
 

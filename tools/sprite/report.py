@@ -44,9 +44,9 @@ drawn pictures of the same combinations: as drawn, through the autoencoder, and 
 _TAIL = """
 ± is half of a 95 % interval. The prototype's figures are from its own judge and its own, simpler pictures.
 
-Fréchet distance in the features of the judge, {count} pictures against {count} drawn ones of other combinations (0
-would be the same distribution; smaller is better): generated **{generated:.1f}**, drawn pictures {drawn:.1f} (as good as it
-gets), through the autoencoder {decoded:.1f} (as good as this autoencoder lets it get).
+Fréchet distance in the features of the judge, {count} pictures against {count} drawn ones of other combinations (0: the
+same distribution; smaller is better): generated **{generated:.1f}**, drawn {drawn:.1f} (as good as it gets), through the
+autoencoder {decoded:.1f} (as good as this autoencoder lets it get).
 
 One picture takes {seconds:.2f} s of one processor core.
 """

@@ -16,7 +16,8 @@ _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 #: Words of prose and names, so that sentences and trigger words are short too.
 _PROSE = (
     "a an and the of in at on with wearing her his she he has eyes hair character named portrait picture standing "
-    "front hikari sakura hime kaito yuki ren aoi haru sora mei rin luna hana akira kenji mika nao riku tomo yui ruka shiro "
+    "front hikari sakura hime kaito yuki ren aoi haru sora mei rin luna hana akira kenji mika nao riku tomo yui ruka "
+    "shiro "
     "kuro neko tsuki hoshi kaze mizu ken ryu chan kun san"
 )
 

@@ -1,0 +1,26 @@
+"""Trains everything that is not there yet, then the diffusion model: `python -m tools.sprite.train --seconds 3600`.
+
+Takes the arguments of `tools.sprite.diffusion`; run it again to go on.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tools.sprite import autoencoder, dataset, diffusion
+
+PICTURES = 20_000
+AUTOENCODER_SECONDS = 330.0
+
+
+def main() -> int:
+    """The command; returns the exit status."""
+    if not dataset.pictures_path().exists():
+        dataset.draw(PICTURES)
+    if not autoencoder.path().exists():
+        autoencoder.train(AUTOENCODER_SECONDS, decoder_only=False, rate=autoencoder.RATE)
+    return diffusion.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
