@@ -45,7 +45,7 @@ _TAIL = """
 ± is half of a 95 % interval. The prototype's figures are from its own judge and its own, simpler pictures.
 
 Fréchet distance in the features of the judge, {count} pictures against {count} drawn ones of other combinations (0: the
-same distribution; smaller is better): generated **{generated:.1f}**, drawn {drawn:.1f} (as good as it gets), through the
+same distribution; smaller is better): generated **{generated:.1f}**, drawn {drawn:.1f} (as good as it gets), after the
 autoencoder {decoded:.1f} (as good as this autoencoder lets it get).
 
 One picture takes {seconds:.2f} s of one processor core.
