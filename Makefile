@@ -19,10 +19,10 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-chaos bench lint types fmt generated clean always
+.PHONY: help setup demo run test test-fast test-chaos bench lint types fmt generated clean sprite-train sprite-eval always
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 	@echo
 	@echo "settings: PYTHON=python3.12  TORCH=cpu|cuda  TORCH_INDEX=URL  PROMPT='…'  ARGS='--seed 7'"
 
@@ -66,6 +66,18 @@ generated: setup ## write schemas, examples, event reference, AsyncAPI and OpenA
 	$(BIN)/python -m anime_common.generate
 	$(BIN)/python tools/generate_openapi.py
 	$(BIN)/python tools/generate_state_diagram.py
+
+# What only the making of the built-in model needs (tools/sprite/README.md).
+$(VENV)/.sprite-ready: tools/sprite/requirements.txt $(READY)
+	$(BIN)/python -m pip install --quiet -r tools/sprite/requirements.txt
+	@touch $@
+
+sprite-train: $(VENV)/.sprite-ready ## train the built-in model, on from where it was (ARGS="--seconds 3600 --workers 2")
+	$(BIN)/python -m tools.sprite.train $(ARGS)
+
+sprite-eval: $(VENV)/.sprite-ready ## pack the trained model, measure it, write docs/models/sprite.md
+	$(BIN)/python -m tools.sprite.pack
+	$(BIN)/python -m tools.sprite.evaluate --write $(ARGS)
 
 clean: ## remove .venv, .venv-bench and caches (never .anime: that is your data)
 	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis

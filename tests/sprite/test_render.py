@@ -24,7 +24,8 @@ def test_the_same_character_and_seed_give_the_same_pixels() -> None:
 
 @pytest.mark.parametrize("attribute", sorted(set(TAGS) - {"gender"}))
 def test_every_value_of_an_attribute_looks_different(attribute: str) -> None:
-    pictures = [render(dataclasses.replace(Character(), **{attribute: value}), 3) for value in TAGS[attribute]]
+    characters = [dataclasses.replace(Character(), **{attribute: value}) for value in TAGS[attribute]]  # type: ignore[arg-type]
+    pictures = [render(one, 3) for one in characters]
     assert all(picture.shape == (SIZE, SIZE, 3) for picture in pictures)
     for index, picture in enumerate(pictures):
         assert all((picture != other).any() for other in pictures[:index])
