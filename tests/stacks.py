@@ -112,6 +112,20 @@ async def start(*command: str, cwd: Path, env: Mapping[str, str]) -> asyncio.sub
     )
 
 
+async def anime_on(server: NatsServer, *arguments: str) -> tuple[int, Any, str]:
+    """Run `anime` as the owner of a bus; the exit status, its JSON, and what it said on stderr."""
+    secret = server.password_file("admin")
+    env = {
+        "ANIME_NATS_URL": server.url,
+        "ANIME_NATS_PASSWORD_FILE": str(secret),
+        "ANIME_HOME": str(server.home / "none"),
+    }
+    ran = await ended(
+        await start(sys.executable, "-m", "anime_cli.main", *arguments, "--json", cwd=server.home, env=env)
+    )
+    return ran.status, json.loads(ran.out) if ran.out else None, ran.err
+
+
 @dataclass(slots=True)
 class Product:
     """A running stack and its front door."""

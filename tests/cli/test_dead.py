@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from typing import Any
 
 import pytest_asyncio
@@ -20,6 +17,7 @@ from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Poison
 from anime_common.topology import COMMANDS, DEAD, JOBS, JOBS_COMMANDS, TOWER
 from tests.buses import Connect
+from tests.stacks import anime_on
 from tests.waiting import eventually
 
 
@@ -36,20 +34,8 @@ async def tower(ledger: Bus, nats: NatsServer, connect: Connect) -> Bus:
 
 
 async def anime(nats: NatsServer, *arguments: str) -> tuple[int, Any, str]:
-    """Run the command; the exit status, its JSON (or text), and what it said on stderr."""
-    secret = nats.password_file("admin")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ANIME_")}
-    env |= {"ANIME_NATS_URL": nats.url, "ANIME_NATS_PASSWORD_FILE": str(secret), "ANIME_HOME": str(nats.home / "none")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "anime_cli.main", "dead", *arguments, "--json"),
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, json.loads(out) if out else None, err.decode()
+    """Run `anime dead`; the exit status, its JSON, and what it said on stderr."""
+    return await anime_on(nats, "dead", *arguments)
 
 
 async def handle(batch: Any) -> None:

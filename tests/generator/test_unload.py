@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +11,13 @@ from anime_cli.nats_server import NatsServer
 from anime_common.service import Runtime
 from tests.generator.builders import offered
 from tests.generator.conftest import Ledger
+from tests.stacks import anime_on
 from tests.waiting import eventually
 
 
 async def anime(nats: NatsServer, *arguments: str) -> tuple[int, Any, str]:
-    """Run the command; the exit status, its JSON, and what it said on stderr."""
-    secret = nats.password_file("admin")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ANIME_")}
-    env |= {"ANIME_NATS_URL": nats.url, "ANIME_NATS_PASSWORD_FILE": str(secret), "ANIME_HOME": str(nats.home / "none")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "anime_cli.main", "unload", *arguments, "--json"),
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, json.loads(out) if out else None, err.decode()
+    """Run `anime unload`; the exit status, its JSON, and what it said on stderr."""
+    return await anime_on(nats, "unload", *arguments)
 
 
 async def test_a_generator_gives_up_what_it_is_told_to(
