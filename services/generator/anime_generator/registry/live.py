@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from anime_common.clock import happens
 from anime_generator import metrics
 from anime_generator.registry.files import stamp
 from anime_generator.registry.load import load_registry
@@ -48,11 +48,8 @@ class LiveRegistry:
 
     async def follow(self, interval: float, changed: Callable[[], None], stop: asyncio.Event) -> None:
         """Look at the files every `interval` seconds until `stop`; `changed` hears of every swap and refusal."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await stop.wait()
-            if not stop.is_set() and await asyncio.to_thread(self.look):
+        while not await happens(stop, within=interval):
+            if await asyncio.to_thread(self.look):
                 changed()
 
     def look(self) -> bool:
