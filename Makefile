@@ -19,10 +19,10 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-chaos bench lint types fmt generated clean sprite-train sprite-eval always
+.PHONY: help setup demo run test test-fast test-chaos bench bench-generator lint types fmt generated clean sprite-train sprite-eval always
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 	@echo
 	@echo "settings: PYTHON=python3.12  TORCH=cpu|cuda  TORCH_INDEX=URL  PROMPT='…'  ARGS='--seed 7'"
 
@@ -50,6 +50,9 @@ test-chaos: setup ## 2,000 jobs amid random kills and freezes (ARGS="--seed 7 --
 
 bench: setup ## measure, audit, print and record in docs/benchmarks (ARGS="--quick", ARGS="--only sse")
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-generator: setup ## the same of the engine (ARGS="--quick", ARGS="--device cuda --model KEY")
+	$(BIN)/python -m tests.bench.generator $(ARGS)
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .

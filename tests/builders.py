@@ -6,19 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from anime_common.contracts.generation import GenerationRequest, Settings
 from anime_common.contracts.generator import DeviceInfo, Heartbeat, HeldAttempt
 from anime_common.contracts.jobs import Job
-from anime_common.contracts.vocabulary import (
-    GenerationRequest,
-    JobState,
-    ModelInfo,
-    Output,
-    Phase,
-    Sampler,
-    Settings,
-    SizeLimits,
-    StagedOutput,
-)
+from anime_common.contracts.vocabulary import JobState, ModelInfo, Output, Phase, Sampler, SizeLimits, StagedOutput
 from anime_common.messages import uuid7
 
 NOON = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from anime_common.contracts.echo import OptimizedPrompt, OptimizeFailed, PromptOptimized
 from anime_common.contracts.files import Filed, FilingFailed
+from anime_common.contracts.generation import GenerationRequest, Settings
 from anime_common.contracts.generator import (
     AttemptCancelled,
     AttemptFailed,
@@ -27,14 +28,7 @@ from anime_common.contracts.generator import (
     AttemptStarted,
 )
 from anime_common.contracts.jobs import CancelJob, Job, RetryJob
-from anime_common.contracts.vocabulary import (
-    GenerationRequest,
-    JobState,
-    Priority,
-    Sampler,
-    Settings,
-    StagedOutput,
-)
+from anime_common.contracts.vocabulary import JobState, Priority, Sampler, StagedOutput
 from anime_common.outcomes import Refused
 from anime_jobs.model import (
     TABLE,

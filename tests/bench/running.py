@@ -16,8 +16,9 @@ from uuid import UUID
 import asyncpg
 
 from anime_common.bus import Bus, Received
+from anime_common.contracts.generation import GenerationRequest
 from anime_common.contracts.jobs import SubmitJob
-from anime_common.contracts.vocabulary import GenerationRequest, Priority
+from anime_common.contracts.vocabulary import Priority
 from anime_common.messages import Outgoing, uuid7
 from anime_common.topology import TOWER
 from tests.bench.tables import Cell

@@ -7,6 +7,8 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from anime_common.artifacts import Artifacts, Corrupt, Missing, checked, staging_key, staging_prefix
 from anime_common.messages import uuid7
-from anime_common.outcomes import Unavailable
+from anime_common.outcomes import Refused, Unavailable
 from tests.waiting import eventually
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 20_000
@@ -110,6 +112,48 @@ class TestBytes:
         await store.put("a", b"a file where a folder is wanted")
         with pytest.raises(Unavailable, match=r"cannot write a/0\.png"):
             await store.put("a/0.png", PICTURE)
+
+
+class TestWrite:
+    async def test_what_comes_is_stored_counted_and_hashed(self, store: Artifacts, flushed: list[str]) -> None:
+        written = await store.write("uploads/a", parts(PICTURE, 100_000))
+        assert (written.size, written.sha256) == (len(PICTURE), SHA)
+        assert await store.get("uploads/a") == PICTURE
+        assert flushed == ["uploads/a", "uploads", "."]
+        nothing = await store.write("uploads/b", parts(b"", 1))
+        assert (nothing.size, await store.get("uploads/b")) == (0, b"")
+
+    @pytest.mark.parametrize("size", [0, 10, 12 << 20])
+    async def test_what_breaks_off_leaves_nothing(self, store: Artifacts, size: int) -> None:
+        async def broken() -> AsyncIterator[bytes]:
+            async for part in parts(bytes(size), 1 << 20):
+                yield part
+            raise Refused(413, "too_large", "too large")
+
+        await store.put("uploads/a", b"before")
+        for key in ("uploads/a", "uploads/b"):
+            with pytest.raises(Refused):
+                await store.write(key, broken())
+        assert await store.get("uploads/a") == b"before"
+        assert store.root is not None
+        await eventually(lambda: [path.name for path in (store.root or Path()).glob("uploads/*")] == ["a"])
+
+    async def test_what_was_killed_half_way_goes(self, store: Artifacts) -> None:
+        await store.put("uploads/a", b"whole")
+        path = store.path("uploads/a")
+        assert path is not None
+        for number in (1, 2):
+            path.with_name(f"a#{number}").touch()
+        os.utime(path, (0, 0))
+        os.utime(path.with_name("a#1"), (0, 0))
+        assert await store.remove_unfinished("uploads", datetime.now(UTC) - timedelta(minutes=1)) == 1
+        assert sorted(each.name for each in path.parent.iterdir()) == ["a", "a#2"]
+        assert await store.remove_unfinished("nowhere", datetime.now(UTC)) == 0
+
+
+async def parts(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 class TestCopy:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anime_common.contracts.generation import GenerationRequest
 from anime_common.contracts.jobs import CancelJob, CommandRefused, SubmitJob
-from anime_common.contracts.vocabulary import GenerationRequest
 from anime_common.messages import (
     REGISTRY,
     TOKEN,

@@ -14,7 +14,7 @@ from anime_common import rpc
 from anime_common.bus import Bus
 from anime_common.contracts.echo import OPTIMIZE, OptimizedPrompt, OptimizeQuestion
 from anime_common.contracts.files import DELETE_FILE, GET_FILE, LIBRARY_STATS, FileRef, LibraryStats
-from anime_common.contracts.vocabulary import GenerationRequest
+from anime_common.contracts.generation import GenerationRequest
 from anime_common.messages import uuid7
 from anime_common.outcomes import Refused, Unavailable, not_found
 from anime_common.rpc_contract import Empty, ProblemBody

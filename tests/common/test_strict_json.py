@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from anime_common.contracts.generation import GenerationRequest
 from anime_common.contracts.generator import AttemptFailed, Heartbeat
 from anime_common.contracts.jobs import SubmitJob
-from anime_common.contracts.vocabulary import GenerationRequest
 from anime_common.examples import example
 from anime_common.messages import first_error, uuid7
 from anime_common.strict_json import mended, read

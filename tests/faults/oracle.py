@@ -147,7 +147,7 @@ async def _library(
     filed = {row["id"]: row for row in rows if row["state"] == "filed"}
     report.files = len(filed)
     report.problems += [f"file {row['key']} is still reserved" for row in rows if row["state"] == "reserved"]
-    doubled = Counter((row["job_id"], row["index"]) for row in filed.values())
+    doubled = Counter((row["job_id"], row["index"]) for row in filed.values() if row["job_id"] is not None)
     report.problems += [f"picture {place} was filed {count} times" for place, count in doubled.items() if count > 1]
     named: set[str] = set()
     for ident, job in jobs.items():
@@ -159,7 +159,8 @@ async def _library(
             elif output["file_id"] in named:
                 report.problems.append(f"two jobs name {output['key']}")
             named.add(output["file_id"])
-    report.problems += [f"no job names the file {filed[ident]['key']}" for ident in filed.keys() - named]
+    made = {ident for ident, row in filed.items() if row["job_id"] is not None}
+    report.problems += [f"no job names the file {filed[ident]['key']}" for ident in made - named]
     for row in filed.values():
         path = artifacts / row["key"]
         data = path.read_bytes() if path.is_file() else None

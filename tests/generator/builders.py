@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import Offer, OfferedJob
-from anime_common.contracts.vocabulary import Phase, Sampler, Settings, SizeLimits
+from anime_common.contracts.vocabulary import Phase, Sampler, SizeLimits
 from anime_common.messages import uuid7
 from anime_generator.engines import ENGINES
 from anime_generator.engines.protocol import Drawn, EngineEvent, PhaseBegan, Previewed, Stepped, Warned

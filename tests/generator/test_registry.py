@@ -367,7 +367,10 @@ class TestPresets:
             ("loras = { big = 1.0 }", "loras.big: it does not fit counterfeit, which is of the family sd15"),
             ("steps = 151", "steps: Input should be less than or equal to 150"),
             ('sampler = "lcm"', "sampler: counterfeit has euler, dpm++ 2m karras, not lcm"),
-            ("speed = 3", "speed: unknown key; allowed are title, steps, guidance, sampler, loras"),
+            (
+                "speed = 3",
+                "speed: unknown key; allowed are title, steps, guidance, sampler, guidance_rescale, clip_skip, loras",
+            ),
         ],
     )
     def test_mistakes_are_told_by_their_key(self, tmp_path: Path, text: str, found: str) -> None:

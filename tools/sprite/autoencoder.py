@@ -2,7 +2,7 @@
 
 The encoder starts as the exact principal components of 4 × 4 patches, which a stock `AutoencoderTiny` can express; the
 decoder learns the rest. `--decoder-only` goes on with the decoder and leaves the latents as they are, so a diffusion
-model trained on them stays valid.
+model trained on them stays valid; `--new-decoder` does the same with a decoder that begins anew.
 """
 
 # torch has no types here: see pyproject.toml.
@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,11 +28,17 @@ from tools.sprite.dataset import load_pictures
 from tools.sprite.home import home
 from tools.sprite.render import FACE_BOX, SIZE
 
-CHANNELS, WIDTH, FACTOR = 4, 32, 4
-BATCH, CROP = 8, 32
+CHANNELS, FACTOR = 4, 4
+ENCODER_WIDTH = 32
+#: The decoder runs once for a picture, so it may be much larger; most of its blocks work on the small grids.
+DECODER_WIDTH, DECODER_BLOCKS = 64, (5, 2, 0)
+BATCH, CROP = 6, 48
+#: At most so much noise on the latents that the decoder learns from: generated ones are not exact.
+NOISE = 0.25
 RATE, WARM_UP = 2.5e-3, 50
 #: The last pictures are kept to measure on.
 KEPT = 500
+Part = Literal["all", "decoder", "new decoder"]
 #: This share of the crops shows the face, where the details are.
 FACE_SHARE = 0.5
 
@@ -66,8 +72,9 @@ def create(pictures: Pixels) -> Any:
 
     torch.manual_seed(0)
     model = AutoencoderTiny(
-        latent_channels=CHANNELS, encoder_block_out_channels=(WIDTH,) * 3, decoder_block_out_channels=(WIDTH,) * 3,
-        num_encoder_blocks=(0, 0, 0), num_decoder_blocks=(3, 1, 0), upsample_fn="nearest", force_upcast=False,
+        latent_channels=CHANNELS, encoder_block_out_channels=(ENCODER_WIDTH,) * 3, num_encoder_blocks=(0, 0, 0),
+        decoder_block_out_channels=(DECODER_WIDTH,) * 3, num_decoder_blocks=DECODER_BLOCKS,
+        upsample_fn="nearest", force_upcast=False,
     )  # fmt: skip
     _keep_variance(model.decoder)
     _set_components(model.encoder, *principal_components(pictures))
@@ -160,11 +167,20 @@ def quality(model: Any, pictures: Pixels) -> float:
     return 10 * math.log10(4 / error)
 
 
-def train(seconds: float, *, decoder_only: bool, rate: float) -> None:
-    """Train for so long, beginning anew or going on with the decoder."""
+def begin(pictures: Pixels, part: Part) -> Any:
+    """What is trained on: the autoencoder there is, or a new one, or a new one with the encoder there is."""
+    model = load() if part == "decoder" else create(np.array(pictures[:600]))
+    if part == "new decoder":
+        model.encoder.load_state_dict(load().encoder.state_dict())
+    return model.train().requires_grad_(True)
+
+
+def train(seconds: float, part: Part = "all", rate: float = RATE) -> None:
+    """Train for so long: everything anew, the decoder there is, or a new decoder."""
     torch.set_num_threads(1)
     pictures = load_pictures()
-    model = load().train().requires_grad_(True) if decoder_only else create(np.array(pictures[:600]))
+    model = begin(pictures, part)
+    decoder_only = part != "all"
     model.to(memory_format=torch.channels_last)
     parameters = list((model.decoder if decoder_only else model).parameters())
     if decoder_only:
@@ -176,7 +192,7 @@ def train(seconds: float, *, decoder_only: bool, rate: float) -> None:
         done = min(1.0, (time.monotonic() - started) / seconds)
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-        loss = loss_of(model, crops(pictures, rng).contiguous(memory_format=torch.channels_last), 0.15)
+        loss = loss_of(model, crops(pictures, rng).contiguous(memory_format=torch.channels_last), NOISE)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -195,10 +211,13 @@ def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="train the autoencoder")
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--decoder-only", action="store_true", help="go on with the decoder; the latents stay valid")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--decoder-only", action="store_true", help="go on with the decoder; the latents stay valid")
+    which.add_argument("--new-decoder", action="store_true", help="the same, with a decoder that begins anew")
     parser.add_argument("--rate", type=float, default=RATE)
     options = parser.parse_args()
-    train(options.seconds, decoder_only=options.decoder_only, rate=options.rate)
+    part: Part = "decoder" if options.decoder_only else "new decoder" if options.new_decoder else "all"
+    train(options.seconds, part, options.rate)
     return 0
 
 

@@ -149,10 +149,13 @@ class Canvas:
         self.context.restore()
 
     @contextmanager
-    def moved(self, dx: float, dy: float, scale: float, about: tuple[float, float]) -> Iterator[None]:
-        """Moved, and scaled about a point."""
+    def moved(
+        self, dx: float, dy: float, scale: float, about: tuple[float, float], turn: float = 0.0
+    ) -> Iterator[None]:
+        """Moved, and scaled and turned (radians, clockwise) about a point."""
         self.context.save()
         self.context.translate(about[0] + dx, about[1] + dy)
+        self.context.rotate(turn)
         self.context.scale(scale, scale)
         self.context.translate(-about[0], -about[1])
         yield

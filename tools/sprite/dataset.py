@@ -1,4 +1,4 @@
-"""The pictures to train on, drawn once: `python -m tools.sprite.dataset --count 20000`."""
+"""The pictures to train on, drawn once: `python -m tools.sprite.dataset --count 30000`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def draw(count: int) -> None:
 def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="draw the pictures to train on")
-    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--count", type=int, default=30_000)
     draw(parser.parse_args().count)
     return 0
 

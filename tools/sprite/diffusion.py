@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -252,7 +253,8 @@ def main() -> int:
     if options.workers == 1:
         run(0, options)
     else:
-        torch.multiprocessing.spawn(run, (options,), nprocs=options.workers)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which takes the workers along
+        torch.multiprocessing.spawn(run, (options,), nprocs=options.workers, daemon=True)
     return 0
 
 

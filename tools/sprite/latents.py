@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tools.sprite import autoencoder
+from tools.sprite.canvas import Pixels
 from tools.sprite.dataset import load_pictures
 from tools.sprite.home import home, load, save
 
@@ -16,28 +17,29 @@ _BATCH = 64
 
 
 def load_latents() -> Tensor:
-    """All latents, in half precision; made first where they are missing or older than the autoencoder's encoder."""
+    """All latents, in half precision; made first where they are missing, or of another encoder or other pictures."""
     place = home() / "latents.pt"
     encoder = autoencoder.load().encoder
-    print_of_encoder = _fingerprint(encoder)
+    pictures = load_pictures()
+    made_of = _fingerprint(encoder, pictures)
     if place.exists():
         kept = load(place)
-        if kept["encoder"] == print_of_encoder:
+        if kept.get("made_of") == made_of:
             latents: Tensor = kept["latents"]
             return latents
-    latents = _encode(encoder)
-    save({"latents": latents, "encoder": print_of_encoder}, place)
+    latents = _encode(encoder, pictures)
+    save({"latents": latents, "made_of": made_of}, place)
     return latents
 
 
-def _fingerprint(encoder: torch.nn.Module) -> float:
-    """One number that changes with the encoder, and does not with the decoder."""
-    return float(sum(value.double().abs().sum().item() for value in encoder.state_dict().values()))
+def _fingerprint(encoder: torch.nn.Module, pictures: Pixels) -> tuple[float, int, int]:
+    """Numbers that change with the encoder and with the pictures, and do not with the decoder."""
+    weights = float(sum(value.double().abs().sum().item() for value in encoder.state_dict().values()))
+    return weights, len(pictures), int(pictures[:: max(1, len(pictures) // 50)].astype("uint64").sum())
 
 
 @torch.no_grad()
-def _encode(encoder: torch.nn.Module) -> Tensor:
-    pictures = load_pictures()
+def _encode(encoder: torch.nn.Module, pictures: Pixels) -> Tensor:
     parts = [
         encoder(autoencoder.to_tensor(pictures[start : start + _BATCH])).half()
         for start in range(0, len(pictures), _BATCH)

@@ -20,6 +20,8 @@ SIZE = 128
 #: The head is drawn at this scale about the chin, and moved down by so much.
 HEAD_SCALE, HEAD_DROP = 1.12, 5.0
 CHIN = (64.0, 94.0)
+#: How much the framing differs from picture to picture, in units of the canvas, and how far a head is tilted (radians).
+ACROSS, DOWN, ZOOM, TILT = 4.0, 2.5, 0.06, 0.07
 #: Left, top, right, bottom of the part of the picture where the features of the face are.
 FACE_BOX = (32, 52, 96, 100)
 
@@ -35,16 +37,20 @@ def render(character: Character, seed: int, size: int = SIZE) -> Pixels:
     boy = character.gender == "boy"
     colour = vary(clothes.CLOTH[character.cloth], rng)
     torso = clothes.Torso(canvas, character.cloth, colour, skin, 48 if boy else 42, 9 if boy else 7.5, rng)
-    with canvas.moved(rng.uniform(-1.2, 1.2), rng.uniform(-1.2, 1.2), rng.uniform(0.99, 1.01), (64, 76)):
-        with canvas.moved(0, HEAD_DROP, HEAD_SCALE, CHIN):
+    across, down, zoom = rng.uniform(-ACROSS, ACROSS), rng.uniform(-DOWN, DOWN), rng.uniform(1 - ZOOM, 1 + ZOOM)
+    tilt = rng.uniform(-TILT, TILT)
+    with canvas.moved(across, down, zoom, (64, 76)):
+        with canvas.moved(0, HEAD_DROP, HEAD_SCALE, CHIN, tilt):
             hair.draw_behind(hair_part)
         clothes.draw(torso, character.outfit)
-        with canvas.moved(0, HEAD_DROP, HEAD_SCALE, CHIN):
+        with canvas.moved(0, HEAD_DROP, HEAD_SCALE, CHIN, tilt):
             _ears(face_part)
             face.draw(face_part)
             hair.draw_front(hair_part)
             hair.draw_worn(hair_part)
     pixels = canvas.pixels()
+    if rng.random() < 0.5:
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
     return _degrade(pixels, rng) if character.degraded else pixels
 
 

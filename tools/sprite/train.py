@@ -9,8 +9,8 @@ import sys
 
 from tools.sprite import autoencoder, dataset, diffusion
 
-PICTURES = 20_000
-AUTOENCODER_SECONDS = 330.0
+PICTURES = 30_000
+AUTOENCODER_SECONDS = 1800.0
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     if not dataset.pictures_path().exists():
         dataset.draw(PICTURES)
     if not autoencoder.path().exists():
-        autoencoder.train(AUTOENCODER_SECONDS, decoder_only=False, rate=autoencoder.RATE)
+        autoencoder.train(AUTOENCODER_SECONDS)
     return diffusion.main()
 
 

@@ -186,7 +186,7 @@ def _draw(rng: random.Random, degraded: float) -> Character:
 
 
 def _draw_accessories(rng: random.Random) -> tuple[str, ...]:
-    chosen = set(rng.sample(tuple(ACCESSORIES), rng.choices((0, 1, 2), (0.4, 0.46, 0.14))[0]))
+    chosen = set(rng.sample(tuple(ACCESSORIES), rng.choices((0, 1, 2), (0.25, 0.5, 0.25))[0]))
     if "hat" in chosen:
         chosen -= UNDER_A_HAT
     if "ribbon" in chosen:

@@ -85,12 +85,17 @@ class Api:
         given = {name: value for name, value in params.items() if value is not None}
         return read(await self.send("GET", path, params=given), model)
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
-        """Create something; repeated under one idempotency key when it is not known whether it was created."""
-        headers = {"Idempotency-Key": uuid4().hex}
+    async def create(
+        self, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        """Create something, of JSON or of the `content` among `more`.
+
+        Repeated under one idempotency key when it is not known whether it was created.
+        """
+        request = {"headers": {**(headers or {}), "Idempotency-Key": uuid4().hex}, "json": body, **more}
         for attempt in range(TRIES):
             try:
-                return await self.send("POST", path, json=body, headers=headers)
+                return await self.send("POST", path, **request)
             except CliError as error:
                 unsure = isinstance(error, Problem) and error.code == "outcome_unknown"
                 lost = isinstance(error.__cause__, httpx.ReadError | httpx.ReadTimeout | httpx.RemoteProtocolError)

@@ -69,7 +69,7 @@ def list_files(
             f"{each.width}x{each.height}",
             render.size(each.size),
             "*" * each.rating,
-            render.one_line(each.settings.prompt if each.settings else "", 40),
+            render.one_line(each.settings.prompt if each.settings else each.name or "", 40),
         )
         for each in page.items
     ]
@@ -94,6 +94,7 @@ def show(file: FileId, *, url: Url = None, as_json: Json = False) -> None:
     render.fields(
         [
             ("file", found.id),
+            ("name", found.name),
             ("key", found.key),
             ("job", f"{found.code}  {found.job_id}" if found.job_id else None),
             ("project", found.project),

@@ -11,7 +11,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from anime_cli import dead, demo, doctor, files, generate, jobs, models, projects, stack, system, token, unload
+from anime_cli import dead, demo, doctor, files, generate, jobs, models, projects, stack, system, token, unload, upload
 from anime_cli.errors import ExitStatus
 from anime_cli.settings import StackSettings
 from anime_common.settings import load
@@ -69,6 +69,7 @@ app.command()(jobs.cancel)
 app.command()(jobs.retry)
 app.add_typer(projects.app, name="projects")
 app.add_typer(files.app, name="files")
+app.command()(upload.upload)
 app.command()(system.queue)
 app.add_typer(models.app, name="models")
 app.command()(system.generators)

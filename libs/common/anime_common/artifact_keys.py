@@ -10,6 +10,9 @@ from anime_common.contracts.vocabulary import EXTENSIONS
 if TYPE_CHECKING:
     from uuid import UUID
 
+UPLOADS = "uploads"
+"""The folder of what people have sent and files has not taken into the library yet."""
+
 KEY = re.compile(r"[a-z0-9][a-zA-Z0-9_.-]*(?:/[a-zA-Z0-9][a-zA-Z0-9_.-]*)*")
 
 
@@ -21,6 +24,11 @@ def staging_key(job_id: UUID, attempt_id: UUID, index: int, media_type: str) -> 
 def staging_prefix(job_id: UUID, attempt_id: UUID | None = None) -> str:
     """The folder of a job's staged files, or of one attempt's."""
     return f"staging/{job_id}/{attempt_id}" if attempt_id else f"staging/{job_id}"
+
+
+def upload_key(upload_id: UUID) -> str:
+    """Where the gateway leaves the bytes of an upload, until files has taken them into the library."""
+    return f"{UPLOADS}/{upload_id}"
 
 
 def checked(key: str) -> str:

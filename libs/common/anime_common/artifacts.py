@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
-from anime_common.artifact_keys import checked, staging_key, staging_prefix
+from anime_common.artifact_keys import UPLOADS, checked, staging_key, staging_prefix, upload_key
 from anime_common.outcomes import Unavailable
 
 if TYPE_CHECKING:
@@ -29,7 +29,18 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-__all__ = ["Artifacts", "Corrupt", "Missing", "Stat", "checked", "staging_key", "staging_prefix"]
+__all__ = [
+    "UPLOADS",
+    "Artifacts",
+    "Corrupt",
+    "Missing",
+    "Stat",
+    "Written",
+    "checked",
+    "staging_key",
+    "staging_prefix",
+    "upload_key",
+]
 
 CHUNK = 1 << 20
 PART = 5 << 20
@@ -51,6 +62,14 @@ class Stat:
     size: int
     etag: str | None
     modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: how many bytes, and their SHA-256."""
+
+    size: int
+    sha256: str
 
 
 class Artifacts:
@@ -79,6 +98,24 @@ class Artifacts:
         except BaseError as error:
             raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
         await self._flush(key)
+
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> Written:
+        """Store bytes as they come; on return they survive a power cut. What `chunks` raises leaves nothing."""
+        digest, size = hashlib.sha256(), 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal size
+            async for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
+
+        try:
+            await obstore.put_async(self._store, checked(key), counted(), chunk_size=PART, max_concurrency=2)
+        except BaseError as error:
+            raise Unavailable(f"the artifact store cannot write {key}: {error}") from error
+        await self._flush(key)
+        return Written(size, digest.hexdigest())
 
     async def _flush(self, key: str, *, tidy: bool = False) -> None:
         """Have a written object outlive a power cut; `tidy` removes first what lies half written beside it."""
@@ -189,6 +226,18 @@ class Artifacts:
         if self.root is not None:
             await asyncio.to_thread(_remove_folders, self.root / checked(prefix))
 
+    async def remove_unfinished(self, prefix: str, before: datetime) -> int:
+        """Remove what writers that were killed have left in a local folder, if it was last written before a time.
+
+        Returns how many files. (S3 has no such files: its unfinished uploads expire by a rule of the bucket.)
+        """
+        if self.root is None:
+            return 0
+        try:
+            return await asyncio.to_thread(_remove_unfinished, self.root / checked(prefix), before.timestamp())
+        except OSError as error:
+            raise Unavailable(f"the artifact store cannot tidy {prefix}: {error}") from error
+
     async def delete_all(self, prefix: str) -> int:
         """Remove all objects under a folder, and the folder itself when local; returns how many."""
         if self.root is not None:
@@ -226,6 +275,17 @@ def _remove_partial(path: Path) -> None:
             path.with_name(f"{path.name}#{number}").unlink()
         except FileNotFoundError:
             return
+
+
+def _remove_unfinished(folder: Path, before: float) -> int:
+    """Remove the `<name>#<number>` files of a folder, written before a POSIX time; returns how many."""
+    removed = 0
+    for path in folder.glob("*#*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _remove_all(folder: Path) -> int:

@@ -47,6 +47,7 @@ TELLS: tuple[tuple[str, type[Message], str], ...] = (
     ("how far a running job is", generator.JobProgress, "at most ten a second for each job"),
     ("the place of a job in the queue", jobs.QueueState, "at most two a second"),
     ("priority, pause or outputs of a job have changed", jobs.JobUpdated, ""),
+    ("somebody has uploaded a picture", files.FileUploaded, ""),
     ("a file was rated, tagged or marked", files.FileUpdated, ""),
     ("a file was deleted", files.FileDeleted, ""),
     ("a project was made, changed or removed", jobs.ProjectChanged, ""),

@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from anime_common.contracts import echo, files, generator, jobs, vocabulary
+from anime_common.contracts import echo, files, generation, generator, jobs, vocabulary
 from anime_common.contracts.vocabulary import JobState
 
 M = TypeVar("M", bound=BaseModel)
@@ -42,6 +42,7 @@ _NAMES: Mapping[str, Any] = {
     "at": "2026-03-01T12:00:00.500Z",
     "cancelled_at": "2026-03-01T12:00:07Z",
     "client": "tower",
+    "clip_skip": 1,
     "command_id": COMMAND,
     "content_url": f"/api/anime/files/{FILE}/content",
     "created_at": "2026-03-01T12:00:00Z",
@@ -60,6 +61,7 @@ _NAMES: Mapping[str, Any] = {
     "finished_at": "2026-03-01T12:00:11Z",
     "free_slots": 0,
     "guidance": 7.0,
+    "guidance_rescale": 0.0,
     "height": 512,
     "id": JOB,
     "incarnation": INCARNATION,
@@ -75,6 +77,7 @@ _NAMES: Mapping[str, Any] = {
     "offer_id": OFFER,
     "percent": 46.0,
     "position": 1,
+    "preset": "fast",
     "priority": "normal",
     "project": "sunrise",
     "project_id": PROJECT,
@@ -148,6 +151,18 @@ _JOBS: Mapping[JobState, _JSON] = {
 }
 
 
+_UPLOAD: _JSON = {
+    **dict.fromkeys(("job_id", "attempt_id", "code", "settings")),
+    "key": "sunrise/2026-03-01/upload/3f9c81ab_00.png",
+    "type": "upload",
+    "name": "sketch of the rooftop.png",
+    "rating": 0,
+    "favourite": False,
+    "tags": [],
+    "version": 1,
+}
+
+
 def _job(state: JobState, version: int = 4) -> _JSON:
     return {**_JOBS[state], "state": state, "version": version}
 
@@ -155,7 +170,13 @@ def _job(state: JobState, version: int = 4) -> _JSON:
 _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     echo.Change: {"kind": "added", "text": "masterpiece"},
     echo.OptimizedPrompt: {"prompt": f"masterpiece, {PROMPT}"},
-    vocabulary.GenerationRequest: {"not_before": None, "width": 512, "project": "sunrise"},
+    generation.GenerationRequest: {
+        **dict.fromkeys(("not_before", "init_image", "mask", "strength", "hires", "upscale")),
+        "width": 512,
+        "project": "sunrise",
+        "loras": [{"key": "ink-style"}],
+    },
+    generation.Settings: dict.fromkeys(("init_image", "mask", "strength", "hires", "upscale")),
     vocabulary.JobError: {"code": "out_of_memory", "message": "the card has too little memory", "retryable": False},
     vocabulary.LoraUse: {"key": "ink-style", "weight": 0.7},
     vocabulary.LoraInfo: {"key": "ink-style", "title": "Ink style", "family": "sd15", "trigger_words": ["ink style"]},
@@ -225,7 +246,9 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     },
     generator.FactPosition: {"sequence": 4711},
     files.FilingFailed: {"code": "corrupt", "message": "the sha256 of a staged file is not the promised one"},
-    files.FileView: {"id": FILE, "code": CODE, "rating": 4, "favourite": True},
+    files.FileView: {"id": FILE, "code": CODE, "name": None, "rating": 4, "favourite": True},
+    files.FileUploaded: {"file": _UPLOAD},
+    files.RegisterUpload: {"id": FILE, "name": "sketch of the rooftop.png"},
 }
 """What is known of a class beyond the names of its fields; None leaves a field out. Subclasses inherit it."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from anime_common import db, rpc
 from anime_common.artifacts import Artifacts
 from anime_common.consume import Loop
+from anime_common.contracts.files import REGISTER_UPLOAD
 from anime_common.http import Check
 from anime_common.leader import Leader
 from anime_common.outbox import Relay, transaction
@@ -15,11 +17,13 @@ from anime_common.outcomes import Unavailable
 from anime_common.service import Runtime, run
 from anime_common.topology import FILES, FILES_LEDGER
 from anime_files.copying import Copier
+from anime_files.expiry import UploadSweeper
 from anime_files.handlers import SERVICE, Ledger
 from anime_files.queries import Library
 from anime_files.settings import FilesSettings
 from anime_files.staging import StagingSweeper
 from anime_files.sweeper import Sweeper
+from anime_files.uploads import Uploads
 
 SCHEMA = "library"
 APPLICATION = "anime-files"
@@ -56,7 +60,19 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
     staging = StagingSweeper(bus, artifacts, stop, settings.files_sweep_interval, settings.files_staging_grace)
     runtime.spawn(staging.run(), "staging sweeper")
     runtime.spawn(Loop(bus, FILES_LEDGER, ledger.handle, stop, batch=settings.files_batch).run(), "ledger events")
-    await rpc.serve(bus, Library(pool, committed).answers())
+    expiry = UploadSweeper(pool, artifacts, stop, settings.files_sweep_interval, settings.files_upload_grace, committed)
+    runtime.spawn(expiry.run(), "upload sweeper")
+    uploads = Uploads(
+        pool,
+        artifacts,
+        settings.files_key_template,
+        ZoneInfo(settings.time_zone),
+        max_pixels=settings.files_upload_pixels,
+        thumbnail_pixels=settings.files_thumbnail_pixels,
+        committed=committed,
+        looking=asyncio.Semaphore(1),
+    )
+    await rpc.serve(bus, Library(pool, committed).answers() | {REGISTER_UPLOAD: uploads.register})
 
 
 def _database(pool: db.Pool) -> Check:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from anime_common.contracts.files import FilePage, FileQuery, FileView, LibraryStats
-from anime_common.contracts.vocabulary import Settings
+from anime_common.contracts.generation import Settings
 from anime_common.outbox import Connection
 from anime_common.outcomes import Refused
 from anime_files import model
@@ -95,7 +95,7 @@ async def change(
         rating,
         favourite,
         list(tags),
-        model.search_text(prompt, tags),
+        model.search_text(prompt, tags, file.name),
     )
     return view(row)
 
@@ -132,6 +132,7 @@ def view(row: Mapping[str, Any]) -> FileView:
         job_id=row["job_id"],
         attempt_id=row["attempt_id"],
         code=row["code"],
+        name=row["name"],
         project_id=row["project_id"],
         project=row["project"],
         date=row["date"],

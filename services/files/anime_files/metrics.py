@@ -9,6 +9,8 @@ FILED_BYTES = Counter("anime_files_filed_bytes_total", "Bytes that reached the l
 FAILED = Counter("anime_files_failed_total", "Filings that failed, by code.", ["code"])
 REMOVED = Counter("anime_files_removed_total", "Objects removed from the store after deletion or withdrawal.")
 CLEARED = Counter("anime_files_cleared_total", "Staged files removed after their attempt was over.")
+REFUSED = Counter("anime_files_uploads_refused_total", "Uploads that were refused, by code.", ["code"])
+EXPIRED = Counter("anime_files_uploads_expired_total", "Objects of uploads removed since nobody had registered them.")
 FILE_SECONDS = Histogram(
     "anime_files_file_seconds",
     "Time to copy, verify and thumbnail one file.",

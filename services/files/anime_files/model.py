@@ -11,10 +11,11 @@ from string import Formatter
 from typing import Literal
 from uuid import UUID
 
-from anime_common.artifact_keys import checked
-from anime_common.contracts.files import Filed, FilingFailed
+from anime_common.artifact_keys import checked, upload_key
+from anime_common.contracts.files import Filed, FilingFailed, RegisterUpload
+from anime_common.contracts.generation import Settings
 from anime_common.contracts.jobs import Job, JobFiling
-from anime_common.contracts.vocabulary import EXTENSIONS, SLUG_PATTERN, Output, Settings, StagedOutput
+from anime_common.contracts.vocabulary import EXTENSIONS, SLUG_PATTERN, Output, StagedOutput
 from anime_common.messages import Outgoing, uuid7
 
 DEFAULT_TEMPLATE = "{project}/{date}/{type}/{code}_{index}.{ext}"
@@ -51,11 +52,20 @@ def file_type(media_type: str) -> Literal["image", "video"]:
 
 
 def library_key(
-    template: str, *, project: str, day: date, code: str, index: int, media_type: str, suffix: int = 1
+    template: str,
+    *,
+    project: str,
+    day: date,
+    code: str,
+    index: int,
+    media_type: str,
+    suffix: int = 1,
+    kind: str | None = None,
 ) -> str:
     """Where a file goes; from `suffix` 2 on, with that number before the extension. Raises ValueError if unsafe.
 
-    The index has two digits (a job has at most 16 pictures), so that names sort as pictures do.
+    `kind` is the type of the file, that of its media type unless given. The index has two digits (a job has at most 16
+    pictures), so that names sort as pictures do.
     """
     if not re.fullmatch(SLUG_PATTERN, project):
         raise ValueError(f"{project!r} is not the slug of a project")
@@ -65,7 +75,7 @@ def library_key(
         date=day.isoformat(),
         year=f"{day.year:04d}",
         month=f"{day.month:02d}",
-        type=file_type(media_type),
+        type=kind or file_type(media_type),
         code=code,
         index=f"{index:02d}",
         ext=extension,
@@ -78,6 +88,54 @@ def library_key(
 def thumbnail_key(file_id: UUID) -> str:
     """Where the thumbnail of a file goes. Folders by the random end of the id, so that they fill evenly."""
     return f"thumbnails/{file_id.hex[-2:]}/{file_id}.webp"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What the bytes of an upload show. Width and height are as it is shown: turned as its EXIF orientation says.
+
+    `thumbnail` is a WebP picture; None: it can be its own.
+    """
+
+    media_type: str
+    width: int
+    height: int
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload:
+    """An upload that is to be reserved, and the day it is filed under."""
+
+    question: RegisterUpload
+    picture: Picture
+    day: date
+    template: str
+
+    def key_of(self, suffix: int) -> str:
+        """The `suffix`-th choice of a key, counted from 1: made of the id, never of the name that somebody gave."""
+        return library_key(
+            self.template,
+            project=self.question.project,
+            day=self.day,
+            code=self.question.id.hex[-8:],
+            index=0,
+            media_type=self.picture.media_type,
+            suffix=suffix,
+            kind="upload",
+        )
+
+
+def expired_uploads(objects: Mapping[str, datetime], before: datetime) -> list[str]:
+    """The keys of uploads last written before a time; what else lies in the folder is not ours to remove."""
+    return [key for key, at in objects.items() if at < before and _is_upload(key)]
+
+
+def _is_upload(key: str) -> bool:
+    try:
+        return key == upload_key(UUID(key.rpartition("/")[2]))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +270,6 @@ def words(text: str) -> list[str]:
     return [word[:64] for word in re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())]
 
 
-def search_text(prompt: str, tags: Iterable[str]) -> str:
+def search_text(prompt: str, tags: Iterable[str], name: str | None = None) -> str:
     """The words by which a file is found."""
-    return " ".join(sorted({*words(prompt), *words(" ".join(tags))}))
+    return " ".join(sorted({*words(prompt), *words(" ".join(tags)), *words(name or "")}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 from pydantic import Field, field_validator
 
-from anime_common.settings import ServiceSettings
+from anime_common.settings import ServiceSettings, TimeZone
 from anime_files.model import DEFAULT_TEMPLATE, check_template
 
 _PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS or 2**26
@@ -14,6 +14,7 @@ _PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS or 2**26
 class FilesSettings(ServiceSettings):
     """`ANIME_FILES_*`, and what every service has. Times in seconds."""
 
+    time_zone: TimeZone = Field("UTC", description="Time zone of the date under which uploads are filed.")
     files_key_template: str = Field(
         DEFAULT_TEMPLATE,
         description="Where a file lies: names in braces of project, date, year, month, type, code, index, ext.",
@@ -27,6 +28,12 @@ class FilesSettings(ServiceSettings):
     files_sweep_interval: float = Field(30.0, gt=0, description="How often objects left to remove are looked for.")
     files_staging_grace: float = Field(
         600.0, gt=0, description="Age at which staged files are removed, if their attempt is over."
+    )
+    files_upload_pixels: int = Field(
+        64_000_000, ge=4096, le=_PILLOW_LIMIT, description="Larger uploads are refused (decompression bombs)."
+    )
+    files_upload_grace: float = Field(
+        3600.0, gt=0, description="Age at which uploads go that were not taken into the library."
     )
     files_relay_interval: float = Field(0.25, gt=0, description="How often the outbox is looked at without being told.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -56,7 +57,8 @@ def make(runtime: Runtime[GatewaySettings]) -> Gateway:
     streams = Streams(
         hub, Snapshots(hub, settings.gateway_rpc_wait), settings.gateway_heartbeat, settings.gateway_replay
     )
-    return Gateway(settings, bus, hub, commands, streams, Artifacts(settings.artifacts_url), Access(settings))
+    artifacts, uploading = Artifacts(settings.artifacts_url), asyncio.Semaphore(settings.gateway_uploads)
+    return Gateway(settings, bus, hub, commands, streams, artifacts, Access(settings), uploading)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ async def bounded(request: Request, limit: int) -> bytes:
     async for chunk in request.stream():
         found += chunk
         if len(found) > limit:
-            raise HTTPException(413, f"the body is larger than {limit} bytes", {"Connection": "close"})
+            raise HTTPException(413, f"the body is larger than {limit} bytes")
     return bytes(found)
 
 

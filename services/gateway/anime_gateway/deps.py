@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -26,7 +27,7 @@ A = TypeVar("A", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The parts of a running gateway."""
+    """The parts of a running gateway. `uploading` bounds the uploads under way, each of which takes some memory."""
 
     settings: GatewaySettings
     bus: Bus
@@ -35,6 +36,7 @@ class Gateway:
     streams: Streams
     artifacts: Artifacts
     access: Access
+    uploading: asyncio.Semaphore
 
     async def ask(self, question: Rpc[Q, A], about: Q, *, within: str = "", timeout: float | None = None) -> A:
         """Ask another service; raises Refused. `within` is the part of the question that the user wrote, such as

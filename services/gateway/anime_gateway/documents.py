@@ -12,8 +12,9 @@ from pydantic.json_schema import models_json_schema
 
 from anime_common.contracts.echo import OptimizeQuestion
 from anime_common.contracts.files import FileChanges
+from anime_common.contracts.generation import GenerationRequest
 from anime_common.contracts.jobs import JobChanges, NewProject, ProjectChanges, QueueState
-from anime_common.contracts.vocabulary import GenerationRequest, Progress
+from anime_common.contracts.vocabulary import Progress
 from anime_gateway.access import COOKIE
 from anime_gateway.problems import MEDIA_TYPE, Problem
 from anime_gateway.public import (
@@ -40,15 +41,16 @@ ALWAYS = (401, 403, 421, 429, 500, 503, 504)
 """Errors that every route can answer: who asks may not, or too often; a wrong host; a bug; a service that is away."""
 
 TEXTS = {
-    400: "The body is no JSON.",
+    400: "The body is no JSON, or no form, or did not come to its end.",
     401: "A token is needed, or the one presented is not good.",
     403: "The token's scope does not include this, or the request comes from a page of another origin.",
     404: "There is no such thing.",
+    408: "The body stopped coming.",
     409: "It conflicts with how things are now.",
     410: "It was refused after it had been taken in.",
     412: "Somebody changed it since.",
     413: "The body is too large.",
-    415: "The body is not declared to be JSON.",
+    415: "The body is not of a type that is taken here: JSON, unless others are named.",
     416: "The range lies outside of the content.",
     421: "The `Host` is not a name of this server.",
     422: "The request is not valid: `field` and `errors` say where.",

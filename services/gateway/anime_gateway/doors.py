@@ -1,8 +1,8 @@
 """What every request passes before anything reads it: any web page in a browser can reach localhost.
 
 `Host` must be one of our names (else a page could rebind its own name to this address), `Origin` must be our own, and
-what writes must be JSON (a form cannot send it). Then come tokens and limits, see `access`. Sizes are bounded. Every
-response gets the usual protective headers.
+what writes must be JSON (a form cannot send it; for pictures, see `uploads`). Then come tokens and limits, see
+`access`. Sizes are bounded. Every response gets the usual protective headers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.websockets import WebSocket
 
 from anime_common.tracing import span
-from anime_gateway import metrics
+from anime_gateway import metrics, uploads
 from anime_gateway.problems import MAX_NAME, internal, problem
 from anime_gateway.protocol import abort_of
 
@@ -49,6 +49,7 @@ class Doors:
         self.access = access
         self.hosts = settings.hosts
         self.max_body = settings.gateway_max_body
+        self.max_upload = settings.gateway_max_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with protective headers, a trace and a measured time."""
@@ -130,6 +131,12 @@ class Doors:
         refusal = self.access.refusal(scope, headers)
         if refusal is not None or scope["type"] != "http":
             return refusal
+        return self._body_refusal(scope, headers)
+
+    def _body_refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """Why a body is not even read."""
+        if uploads.is_upload(scope):
+            return uploads.refusal(headers, self.max_upload)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_body:
             return too_large(self.max_body)
@@ -158,7 +165,7 @@ def known_method(scope: Scope) -> str:
 
 def too_large(limit: int) -> Response:
     """A body over the limit; the rest of it is not read."""
-    return problem(413, "too_large", f"the body is larger than {limit} bytes", headers={"Connection": "close"})
+    return problem(413, "too_large", f"the body is larger than {limit} bytes")
 
 
 def hostname(host: str) -> str:

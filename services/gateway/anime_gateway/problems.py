@@ -110,6 +110,9 @@ def problem(
     found = dict(headers or {})
     if status == 503:
         found.setdefault("Retry-After", "1")
+    if status in {408, 413}:
+        # The rest of the body is not read.
+        found.setdefault("Connection", "close")
     return Response(body.model_dump_json(exclude_none=True), status, found, MEDIA_TYPE)
 
 

@@ -49,9 +49,9 @@ class JobData(Model):
 
 
 class FileData(Model):
-    """Event `file`: something happened in the library. `outputs` of `filed`, `file` of `updated`."""
+    """Event `file`: something happened in the library. `outputs` of `filed`, `file` of `uploaded` and `updated`."""
 
-    type: Literal["filed", "filing_failed", "updated", "deleted"]
+    type: Literal["filed", "filing_failed", "uploaded", "updated", "deleted"]
     job_id: UUID | None = None
     file_id: UUID | None = None
     outputs: tuple[Output, ...] = ()

@@ -20,6 +20,7 @@ WRITES: dict[tuple[str, str], Scope] = {
     ("PATCH", "/projects/{project}"): Scope.SUBMIT,
     ("PUT", "/projects/{project}"): Scope.SUBMIT,
     ("DELETE", "/projects/{project}"): Scope.ADMIN,
+    ("POST", "/uploads"): Scope.SUBMIT,
     ("PATCH", "/files/{file}"): Scope.SUBMIT,
     ("DELETE", "/files/{file}"): Scope.ADMIN,
 }

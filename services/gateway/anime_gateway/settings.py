@@ -35,11 +35,16 @@ class GatewaySettings(ServiceSettings):
     gateway_rpc_wait: float = Field(5.0, gt=0, le=60, description="Longest wait for the answer to a question.")
     gateway_prefer_wait: float = Field(120.0, gt=0, le=3600, description="Largest N of `Prefer: wait=N`.")
     gateway_max_body: int = Field(256 * 1024, ge=1024, description="Largest request body.")
+    gateway_max_upload: int = Field(32 * 1024 * 1024, ge=1024, description="Largest picture that is uploaded.")
+    gateway_uploads: int = Field(8, ge=1, le=256, description="Most uploads at a time; others wait.")
+    gateway_upload_wait: float = Field(15.0, gt=0, le=60, description="Longest wait for files to take an upload.")
     gateway_heartbeat: float = Field(15.0, gt=0, description="Silence after which a stream says that it lives.")
     gateway_tail_check: float = Field(2.0, gt=0, description="How often the live feed is compared with the streams.")
     gateway_streams: int = Field(10_000, ge=1, description="Most event streams and subscriptions at a time.")
     gateway_stream_queue: int = Field(4096, ge=16, description="Most events that wait for one client.")
-    gateway_stuck_after: float = Field(30.0, gt=0, description="A client that takes nothing for so long is closed.")
+    gateway_stuck_after: float = Field(
+        30.0, gt=0, description="A client that takes or sends nothing for so long is closed."
+    )
     gateway_replay: int = Field(20_000, ge=1, description="Most stored messages looked through to resume a client.")
 
     gateway_rate: float = Field(500.0, gt=0, description="Requests a second of one token or address, in the long run.")

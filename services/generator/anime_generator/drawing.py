@@ -137,6 +137,8 @@ class Drawing:
         if info is None:
             return None, f"its fallback {key} cannot be run here"
         problem = settings_problem(info, job.settings)
+        if not problem and not self.studio.specs[key].has_loras(job.settings):
+            problem = f"loras: they do not fit {key}"
         return (None, f"its fallback cannot do this ({problem})") if problem else (key, "")
 
     def _final(self, spec: ModelSpec, job: OfferedJob, error: EngineError, problem: str) -> EngineError:

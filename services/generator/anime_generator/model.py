@@ -37,8 +37,8 @@ from anime_common.contracts.generator import (
 from anime_common.contracts.vocabulary import AttemptProgress, Phase, StagedOutput
 
 if TYPE_CHECKING:
+    from anime_common.contracts.generation import Settings
     from anime_common.contracts.generator import Action
-    from anime_common.contracts.vocabulary import Settings
 
 REMEMBERED = 2048
 """How many attempts are remembered after their end, so that a late repeat of an offer does not run twice."""

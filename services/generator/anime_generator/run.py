@@ -17,8 +17,9 @@ from anime_generator.metadata import encode_png
 from anime_generator.registry import settings_problem
 
 if TYPE_CHECKING:
+    from anime_common.contracts.generation import Settings
     from anime_common.contracts.generator import OfferedJob
-    from anime_common.contracts.vocabulary import ModelInfo, Settings
+    from anime_common.contracts.vocabulary import ModelInfo
     from anime_generator.engines.protocol import EngineEvent, Picture
     from anime_generator.line import Cancellations, Line
 

@@ -13,8 +13,9 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
+from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
-from anime_common.contracts.vocabulary import ModelInfo, Phase, Settings
+from anime_common.contracts.vocabulary import ModelInfo, Phase
 from anime_common.messages import Model
 from anime_generator.registry import ModelSpec
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
-from anime_common.contracts.vocabulary import GenerationRequest, ModelInfo, Priority, Settings
+from anime_common.contracts.generation import MAX_SIDE, GenerationRequest, Hires, HiresPass, Settings, Upscaling
+from anime_common.contracts.vocabulary import LoraUse, ModelInfo, Preset, Priority
 from anime_common.outcomes import Refused
 
 TRUSTED_CLIENTS = frozenset({"gateway", "admin"})
 """People, who may use every priority; other services of the server may not jump the queue."""
 
-SETTABLE = ("negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed", "count")
+SETTABLE = (
+    *("negative_prompt", "preset", "width", "height", "steps", "guidance", "guidance_rescale", "clip_skip", "sampler"),
+    *("seed", "count", "loras", "init_image", "mask", "strength", "hires", "upscale"),
+)
+"""The fields that a model may honour or not."""
+
+STRENGTH = 0.6
+"""How much of a picture is drawn anew, unless the request says it."""
+
+PLAIN_UPSCALER = "lanczos"
+"""Known to every worker that enlarges at all."""
 
 
 def request_hash(client: str, request: GenerationRequest) -> str:
     """Tells whether two submits under one id ask for the same."""
-    return hashlib.sha256(f"{client}\n{request.model_dump_json()}".encode()).hexdigest()
+    return hashlib.sha256(f"{client}\n{request.model_dump_json(exclude_defaults=True)}".encode()).hexdigest()
 
 
 def check_client(client: str, request: GenerationRequest) -> None:
@@ -24,39 +36,147 @@ def check_client(client: str, request: GenerationRequest) -> None:
         raise Refused(403, "priority_not_allowed", "this client may use the priorities normal and batch", "priority")
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the pictures are made with, and what became otherwise than asked, for people."""
+
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+
+
 def resolve(
     request: GenerationRequest, model: ModelInfo, prompt: str, negative_prompt: str | None, seed: int
-) -> Settings:
-    """What the picture will be made with: the request over the model's defaults.
+) -> Resolved:
+    """What the picture will be made with: the request over its preset over the model's defaults.
 
     Raises Refused (422) naming the field that the model cannot honour and what it allows.
     """
-    if model.fields:
-        for name in SETTABLE:
-            if name in request.model_fields_set and name not in model.fields:
-                raise Refused(422, "not_supported", f"the model {model.key} does not take this field", name)
-    width, height = request.width or model.width, request.height or model.height
-    limits = model.sizes
-    for name, side in (("width", width), ("height", height)):
-        if not limits.minimum <= side <= limits.maximum or side % limits.multiple:
-            allowed = f"{limits.minimum} to {limits.maximum} in steps of {limits.multiple}"
-            raise Refused(422, "invalid", f"the model {model.key} draws sides of {allowed} pixels, not {side}", name)
-    steps = request.steps or model.steps
-    if steps > model.max_steps:
-        raise Refused(422, "invalid", f"the model {model.key} takes at most {model.max_steps} steps", "steps")
-    sampler = request.sampler or model.sampler
-    if model.samplers and sampler not in model.samplers:
-        known = ", ".join(model.samplers)
-        raise Refused(422, "invalid", f"the model {model.key} has the samplers {known}", "sampler")
-    return Settings(
+    _check_fields(request, model)
+    preset = _preset(request, model)
+    chosen = {
+        name: next(
+            value for value in (getattr(each, name) for each in (request, preset, model) if each) if value is not None
+        )
+        for name in ("steps", "guidance", "guidance_rescale", "clip_skip", "sampler")
+    }
+    if chosen["steps"] > model.max_steps:
+        raise _refused(f"the model {model.key} takes at most {model.max_steps} steps", "steps")
+    if model.samplers and chosen["sampler"] not in model.samplers:
+        raise _refused(f"the model {model.key} has the samplers {', '.join(model.samplers)}", "sampler")
+    warnings: list[str] = []
+    width, height = (
+        _side(name, getattr(request, name) or getattr(model, name), model, warnings) for name in ("width", "height")
+    )
+    hires = _hires(request.hires, model, (width, height), chosen["steps"])
+    settings = Settings(
         prompt=prompt,
         negative_prompt=model.negative_prompt if negative_prompt is None else negative_prompt,
         model=model.key,
         width=width,
         height=height,
-        steps=steps,
-        guidance=model.guidance if request.guidance is None else request.guidance,
-        sampler=sampler,
         seed=seed,
         count=request.count,
+        preset=request.preset,
+        loras=_loras(request, preset, model, prompt, warnings),
+        init_image=request.init_image,
+        mask=request.mask,
+        strength=_strength(request),
+        hires=hires,
+        upscale=_upscale(request, model, (hires.width, hires.height) if hires else (width, height)),
+        **chosen,
     )
+    return Resolved(settings, tuple(warnings))
+
+
+def _refused(text: str, field: str) -> Refused:
+    return Refused(422, "invalid", text, field)
+
+
+def _check_fields(request: GenerationRequest, model: ModelInfo) -> None:
+    for name in SETTABLE:
+        if model.fields and name in request.model_fields_set and name not in model.fields:
+            raise Refused(422, "not_supported", f"the model {model.key} does not take this field", name)
+
+
+def _preset(request: GenerationRequest, model: ModelInfo) -> Preset | None:
+    if request.preset is None:
+        return None
+    for preset in model.presets:
+        if preset.name == request.preset:
+            return preset
+    known = ", ".join(preset.name for preset in model.presets) or "none"
+    raise _refused(f"the model {model.key} has no preset {request.preset!r}; it has: {known}", "preset")
+
+
+def _side(name: str, asked: int, model: ModelInfo, warnings: list[str]) -> int:
+    """The side that the model draws nearest to what was asked for."""
+    limits = model.sizes
+    side = (asked + limits.multiple // 2) // limits.multiple * limits.multiple
+    if not limits.minimum <= side <= limits.maximum:
+        allowed = f"{limits.minimum} to {limits.maximum} in steps of {limits.multiple}"
+        raise _refused(f"the model {model.key} draws sides of {allowed} pixels, not {asked}", name)
+    if side != asked:
+        warnings.append(f"{name}: {asked} became {side}, since {model.key} draws multiples of {limits.multiple} pixels")
+    return side
+
+
+def _loras(
+    request: GenerationRequest, preset: Preset | None, model: ModelInfo, prompt: str, warnings: list[str]
+) -> tuple[LoraUse, ...]:
+    """The LoRAs of the preset and of the request, by key: the order in which they are named changes nothing."""
+    known = {lora.key: lora for lora in model.loras}
+    uses = {use.key: use for use in (preset.loras if preset else ())}
+    for index, asked in enumerate(request.loras):
+        lora = known.get(asked.key)
+        if lora is None:
+            fitting = ", ".join(sorted(known)) or "none"
+            text = f"there is no LoRA {asked.key!r} that fits the model {model.key}; there is: {fitting}"
+            raise Refused(422, "unknown_lora", text, f"loras.{index}.key")
+        uses[asked.key] = LoraUse(key=asked.key, weight=lora.weight if asked.weight is None else asked.weight)
+        words = [word for word in lora.trigger_words if word.lower() in prompt.lower()]
+        if lora.trigger_words and not words:
+            warnings.append(f"loras.{asked.key}: the prompt has none of its words: {', '.join(lora.trigger_words)}")
+    return tuple(uses[key] for key in sorted(uses))
+
+
+def _strength(request: GenerationRequest) -> float | None:
+    if request.init_image is None:
+        return None
+    strength = STRENGTH if request.strength is None else request.strength
+    if strength == 0 and (request.upscale is None or request.mask is not None):
+        raise _refused("0 draws nothing anew: allowed only to upscale init_image as it is, without a mask", "strength")
+    return strength
+
+
+def _upscaler(asked: str | None, default: str, model: ModelInfo, field: str) -> str:
+    known = model.upscalers or (PLAIN_UPSCALER,)
+    if asked is not None and asked not in known:
+        raise _refused(f"there is no upscaler {asked!r} for {model.key}; there is: {', '.join(known)}", field)
+    return asked or default
+
+
+def _hires(asked: Hires | None, model: ModelInfo, size: tuple[int, int], steps: int) -> HiresPass | None:
+    if asked is None:
+        return None
+    multiple = model.sizes.multiple
+    width, height = (round(side * asked.scale / multiple) * multiple for side in size)
+    _check_side(max(width, height), "hires.scale")
+    steps = steps if asked.steps is None else asked.steps
+    if steps > model.max_steps:
+        raise _refused(f"the model {model.key} takes at most {model.max_steps} steps", "hires.steps")
+    upscaler = _upscaler(asked.upscaler, PLAIN_UPSCALER, model, "hires.upscaler")
+    return HiresPass(width=width, height=height, steps=steps, strength=asked.strength, upscaler=upscaler)
+
+
+def _upscale(request: GenerationRequest, model: ModelInfo, size: tuple[int, int]) -> Upscaling | None:
+    asked = request.upscale
+    if asked is None:
+        return None
+    _check_side(round(max(size) * asked.factor), "upscale.factor")
+    best = (model.upscalers or (PLAIN_UPSCALER,))[0]
+    return Upscaling(factor=asked.factor, upscaler=_upscaler(asked.upscaler, best, model, "upscale.upscaler"))
+
+
+def _check_side(side: int, field: str) -> None:
+    if side > MAX_SIDE:
+        raise _refused(f"pictures of at most {MAX_SIDE} pixels a side are made, not {side}", field)

@@ -220,7 +220,7 @@ class Dispatcher:
             async with connection.transaction():
                 await roster.keep_worker(connection, heartbeat, "gone" if heartbeat.goodbye else "live")
                 if (known is None or known[2] != models) and not heartbeat.brief:
-                    await roster.announce(connection, heartbeat.catalogue())
+                    await roster.announce(connection, self.fleet.catalogue(heartbeat))
             self._stored[worker] = (heartbeat.incarnation, loop.time(), models)
 
     async def _view(

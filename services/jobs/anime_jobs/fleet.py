@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from anime_common.contracts.generator import AbandonAttempt, CancelAttempt, Control, Heartbeat, HeldAttempt, Renew
-from anime_common.contracts.vocabulary import JobState, Reached
+from anime_common.contracts.vocabulary import JobState, ModelInfo, Reached
 from anime_jobs.model import Adopted, OfferFenced, OfferRepeated, Record, WorkerLost
 from anime_jobs.scheduler import Worker
 
@@ -54,6 +54,14 @@ class Fleet:
         self.remember(heartbeat)
         self.news.add(heartbeat.worker)
         self.seen[heartbeat.worker] = Seen(heartbeat, at, received)
+
+    def catalogue(self, heartbeat: Heartbeat) -> tuple[ModelInfo, ...]:
+        """The models of a heartbeat, each with the LoRAs and embeddings that any worker has for it."""
+        present = [*(seen.heartbeat for seen in self.seen.values() if not seen.heartbeat.goodbye), heartbeat]
+        loras = {lora.key: lora for each in present for lora in each.loras}
+        embeddings = {embedding.key: embedding for each in present for embedding in each.embeddings}
+        united = {"loras": tuple(loras.values()), "embeddings": tuple(embeddings.values())}
+        return heartbeat.model_copy(update=united).catalogue()
 
     def remember(self, heartbeat: Heartbeat) -> None:
         """Keep how far the attempts of a heartbeat are; the newest of an attempt is the last one remembered."""
@@ -262,6 +270,7 @@ def free_workers(active: Iterable[Record], view: View, *, look_ahead: int) -> li
                 worker=worker,
                 incarnation=heartbeat.incarnation,
                 models=frozenset(info.key for info in heartbeat.models),
+                loras=frozenset(lora.key for lora in heartbeat.loras),
                 resident=frozenset(heartbeat.resident),
                 free=0 if resting else free,
                 ahead=0 if resting or not heartbeat.slots else max(heartbeat.slots + look_ahead - used - free, 0),

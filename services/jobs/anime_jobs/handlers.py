@@ -109,9 +109,9 @@ async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: 
         raise Refused(422, "project_archived", f"the project {project.slug!r} is archived", "project")
     seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
     model = _model_for(request.model, await books.models())
-    settings = None
+    resolved = None
     if model is not None:
-        settings = admission.resolve(request, model, request.prompt, request.negative_prompt, seed)
+        resolved = admission.resolve(request, model, request.prompt, request.negative_prompt, seed)
     preparing = request.optimize
     job = Job(
         id=command.job_id,
@@ -124,9 +124,10 @@ async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: 
         project=project.slug,
         priority=request.priority,
         request=request,
-        settings=settings,
+        settings=resolved.settings if resolved else None,
+        warnings=resolved.warnings if resolved else (),
         not_before=request.not_before,
-        message=None if settings else "waits for a worker that knows its model",
+        message=None if resolved else "waits for a worker that knows its model",
         created_at=at.now,
         updated_at=at.now,
         queued_at=None if preparing else at.now,

@@ -18,8 +18,9 @@ from anime_jobs.store import Connection
 _SELECT = (
     "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message, j.paused, j.not_before,"
     " j.next_try_at, j.created_at, j.queued_at, j.run_alone, j.settings ->> 'model' AS model,"
-    " (j.settings - ARRAY['prompt', 'negative_prompt', 'seed', 'count'])::text AS batch_key,"
+    " (j.settings - ARRAY['prompt', 'negative_prompt', 'seed', 'count', 'preset'])::text AS batch_key,"
     " coalesce((j.settings ->> 'count')::int, 1) AS pictures,"
+    " ARRAY(SELECT l ->> 'key' FROM jsonb_array_elements(coalesce(j.settings -> 'loras', '[]'::jsonb)) l) AS loras,"
     " (j.settings ->> 'width')::float * (j.settings ->> 'height')::float * (j.settings ->> 'steps')::float"
     "   * (j.settings ->> 'count')::float AS work FROM jobs j JOIN projects p ON p.id = j.project_id"
 )
@@ -55,6 +56,7 @@ def _lined(row: Mapping[str, Any]) -> Lined:
             batch_key=(row["batch_key"],),
             work=row["work"],
             pictures=row["pictures"],
+            loras=frozenset(row["loras"]),
             alone=row["run_alone"],
         )
     return Lined(

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from anime_common.contracts.echo import OptimizeFailed, OptimizePrompt, PromptOptimized
 from anime_common.contracts.files import Filed, FileDeleted, FilingFailed
+from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import (
     AttemptCancelled,
     AttemptFact,
@@ -37,7 +38,7 @@ from anime_common.contracts.jobs import (
     PrioritizeJob,
     RetryJob,
 )
-from anime_common.contracts.vocabulary import JobError, JobState, ModelInfo, Phase, Reached, Settings, StagedOutput
+from anime_common.contracts.vocabulary import JobError, JobState, ModelInfo, Phase, Reached, StagedOutput
 from anime_common.messages import Message
 from anime_common.outcomes import Refused
 from anime_jobs.admission import resolve
@@ -302,10 +303,11 @@ def _announced(record: Record, message: ModelAnnounced, moment: Moment) -> Decis
         text = f"no worker knows the model {request.model!r}"
         return _fail(record, moment, JobError(code="unknown_model", message=text))
     try:
-        settings = resolve(request, message.model, record.prompt, record.negative_prompt, record.seed)
+        resolved = resolve(request, message.model, record.prompt, record.negative_prompt, record.seed)
     except Refused as refusal:
         return _fail(record, moment, JobError(code=refusal.code, message=f"{refusal.field}: {refusal.message}"))
-    new, event = changed(record, moment, JobUpdated, settings=settings, message=None)
+    known = {"settings": resolved.settings, "warnings": resolved.warnings}
+    new, event = changed(record, moment, JobUpdated, **known, message=None)
     return new, [event]
 
 
@@ -383,7 +385,7 @@ def _finished(record: Record, message: AttemptFinished, moment: Moment) -> Decis
         message.settings,
         JobState.COMPLETED,
         timings=message.timings,
-        warnings=message.warnings,
+        warnings=tuple(dict.fromkeys((*record.job.warnings, *message.warnings))),
         message=late,
         cancel_requested=False,
         started_at=record.job.started_at or record.job.dispatched_at,
@@ -452,7 +454,7 @@ def _filing_deadline(record: Record, _message: DeadlinePassed, moment: Moment) -
 
 def _retry(record: Record, _message: RetryJob, moment: Moment) -> Decision:
     fresh = replace(record, run_alone=False)
-    return _queue(fresh, moment, "tried again by hand", failures=0, error=None, outputs=(), timings={}, warnings=())
+    return _queue(fresh, moment, "tried again by hand", failures=0, error=None, outputs=(), timings={})
 
 
 def _prioritize(record: Record, message: PrioritizeJob, moment: Moment) -> Decision:

@@ -25,9 +25,8 @@ def entries(
     now: datetime,
 ) -> list[QueueEntry]:
     """The places of the ready jobs, then those that wait for a time, a model, Echo, or to be resumed."""
-    runnable = frozenset().union(*(worker.models for worker in workers)) if workers else frozenset[str]()
     found = [
-        _entry(ready[each.job_id], each.position, each.eta_seconds, why_ready(ready[each.job_id], runnable))
+        _entry(ready[each.job_id], each.position, each.eta_seconds, why_ready(ready[each.job_id], workers))
         for each in forecasts
     ]
     for position, lined in enumerate(sleeping, start=len(found) + 1):
@@ -48,11 +47,14 @@ def _entry(lined: Lined, position: int, eta: float | None, message: str | None) 
     )
 
 
-def why_ready(lined: Lined, runnable: frozenset[str]) -> str | None:
-    """Why a job that could run does not: no live worker has its model."""
-    if lined.waiting is not None and lined.waiting.model not in runnable:
-        return f"waits for a worker with the model {lined.waiting.model}"
-    return None
+def why_ready(lined: Lined, workers: Sequence[Worker]) -> str | None:
+    """Why a job that could run does not: no live worker has its model, or all of its LoRAs."""
+    job = lined.waiting
+    if job is None or any(worker.able(job) for worker in workers):
+        return None
+    if all(job.model not in worker.models for worker in workers):
+        return f"waits for a worker with the model {job.model}"
+    return f"waits for a worker with the model {job.model} and the LoRAs {', '.join(sorted(job.loras))}"
 
 
 def why_sleeping(lined: Lined, now: datetime) -> str | None:

@@ -15,7 +15,7 @@ DISTANT_PAST = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job that could run now. `work` is pixels × steps × pictures."""
+    """A job that could run now. `work` is pixels × steps × pictures, `loras` are the keys of those it needs."""
 
     job_id: UUID
     project_id: UUID
@@ -27,6 +27,7 @@ class Waiting:
     work: float = 0.0
     pictures: int = 1
     alone: bool = False
+    loras: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Worker:
     batch_limit: int = 1
     batch_limits: Mapping[str, int] = field(default_factory=dict)
     busy_seconds: float = 0.0
+    loras: frozenset[str] = frozenset()
+
+    def able(self, job: Waiting) -> bool:
+        """Whether it has what the job needs."""
+        return job.model in self.models and job.loras <= self.loras
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def plan(
 def _choose(left: _Queue, able: Sequence[Worker], now: datetime, rules: Rules) -> tuple[Worker, Waiting] | None:
     """The next job and the worker it goes to."""
     for job in left.jobs.values():
-        capable = [worker for worker in able if job.model in worker.models]
+        capable = [worker for worker in able if worker.able(job)]
         if not capable:
             continue
         holding = [worker for worker in capable if job.model in worker.resident]
@@ -152,7 +158,12 @@ def _resident_rival(left: _Queue, worker: Worker, head: Waiting) -> Waiting | No
     """The first job of the same class whose model the worker holds."""
     rank = left.classes[head.job_id]
     return next(
-        (job for job in left.jobs.values() if left.classes[job.job_id] == rank and job.model in worker.resident), None
+        (
+            job
+            for job in left.jobs.values()
+            if left.classes[job.job_id] == rank and job.model in worker.resident and worker.able(job)
+        ),
+        None,
     )
 
 
@@ -197,15 +208,15 @@ def forecast(
 
     `speeds` are seconds per unit of work by model.
     """
-    clocks = [(worker.busy_seconds, worker.worker, worker.models) for worker in workers]
+    clocks = {worker.worker: worker.busy_seconds for worker in workers}
     found: list[Forecast] = []
     for position, (_, job) in enumerate(order(queue, last_served, now, rules), start=1):
         speed = speeds.get(job.model)
-        slot = next((clock for clock in sorted(clocks) if job.model in clock[2]), None)
+        slots = [(clocks[worker.worker], worker.worker) for worker in workers if worker.able(job)]
         eta = None
-        if speed is not None and slot is not None:
-            eta = slot[0] + speed * job.work
-            clocks[clocks.index(slot)] = (eta, slot[1], slot[2])
+        if speed is not None and slots:
+            free_at, name = min(slots)
+            eta = clocks[name] = free_at + speed * job.work
         found.append(Forecast(job.job_id, position, eta))
     return found
 

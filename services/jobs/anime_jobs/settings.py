@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from anime_common.settings import ServiceSettings
+from anime_common.settings import ServiceSettings, TimeZone
 from anime_jobs.model import Policy
 from anime_jobs.scheduler import Rules
 
@@ -14,7 +14,7 @@ from anime_jobs.scheduler import Rules
 class JobsSettings(ServiceSettings):
     """Read from `ANIME_*`; see also `anime_common.settings`."""
 
-    time_zone: str = Field("UTC", description="Time zone of the date under which pictures are filed.")
+    time_zone: TimeZone = Field("UTC", description="Time zone of the date under which pictures are filed.")
     max_failures: int = Field(3, ge=1, le=20, description="Failures after which a job has failed.")
     retry_base: float = Field(2.0, gt=0, description="Delay before the second try; doubles each time.")
     retry_cap: float = Field(300.0, gt=0, description="Longest delay between tries.")
@@ -42,13 +42,6 @@ class JobsSettings(ServiceSettings):
         description="Time after which a dead reader's messages are delivered again; default: the topology's.",
     )
     leader_idle_timeout: float = Field(10.0, ge=3, description="Server-side time-out of a frozen leader's connection.")
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("must be an IANA time zone such as UTC or Asia/Tokyo")
-        return value
 
     @model_validator(mode="after")
     def _forgotten_after_lost(self) -> JobsSettings:

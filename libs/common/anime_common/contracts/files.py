@@ -8,16 +8,18 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from anime_common.contracts.generation import Settings
 from anime_common.contracts.vocabulary import (
     Cursor,
     Day,
     Name,
     Output,
     Prose,
-    Settings,
     Sha256,
+    Slug,
     StrictBool,
     StrictInt,
+    on_one_line,
     printable,
 )
 from anime_common.messages import Kind, Message, Model, Request
@@ -54,6 +56,12 @@ class FilingFailed(
     retryable: bool = Field(description="Whether drawing the pictures again may help.")
 
 
+FileName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(on_one_line)
+]
+"""What somebody calls a file: a text for people, which no path is made of."""
+
+
 class FileView(Model):
     """A file of the library."""
 
@@ -62,7 +70,8 @@ class FileView(Model):
     thumbnail_key: str | None = Field(None, description="Key of its thumbnail; absent for clips.")
     job_id: UUID | None = Field(None, description="The job that made it; absent for uploads.")
     attempt_id: UUID | None = Field(None, description="The attempt that made it.")
-    code: str | None = Field(None, description="Short id of the job.")
+    code: str | None = Field(None, description="Short id of the job; absent for uploads.")
+    name: str | None = Field(None, description="What whoever uploaded it called it; absent for what a job made.")
     project_id: UUID = Field(description="The project.")
     project: str = Field(description="Slug of the project when it was filed.")
     date: Day = Field(description="Day it was filed under.")
@@ -70,7 +79,7 @@ class FileView(Model):
     type: Literal["image", "video", "grid", "upload"] = Field(description="Kind of file; a folder of the library.")
     media_type: str = Field(description="Media type.")
     size: int = Field(description="Bytes.")
-    width: int = Field(description="Pixels.")
+    width: int = Field(description="Pixels; of an upload, as it is shown: turned as its EXIF orientation says.")
     height: int = Field(description="Pixels.")
     sha256: Sha256 = Field(description="SHA-256 of the bytes.")
     settings: Settings | None = Field(None, description="What makes this very picture again.")
@@ -82,6 +91,16 @@ class FileView(Model):
     version: int = Field(1, description="Grows with every change.")
     content_url: str | None = Field(None, description="Where the gateway serves it; absent on the bus.")
     thumbnail_url: str | None = Field(None, description="Where the gateway serves its thumbnail; absent on the bus.")
+
+
+class FileUploaded(Message, wire="files.uploaded", kind=Kind.EVENT, subject="anime.evt.files.uploaded.{file_id}"):
+    """Somebody's own picture lies in the library, verified and indexed."""
+
+    identity: ClassVar[str] = "{epoch}:{type}:{file_id}:{file.version}"
+
+    file_id: UUID = Field(description="The file.")
+    epoch: int = Field(0, description="The newest epoch of the ledger that files has heard of.")
+    file: FileView = Field(description="The file.")
 
 
 class FileUpdated(Message, wire="files.updated", kind=Kind.EVENT, subject="anime.evt.files.updated.{file_id}"):
@@ -120,7 +139,7 @@ class FileQuery(Request):
     """Which files to list; newest first."""
 
     q: Annotated[str, Field(max_length=200), AfterValidator(printable)] | None = Field(
-        None, description="Words of the prompt, or a tag."
+        None, description="Words of the prompt or of the name, or a tag."
     )
     project: Name | None = Field(None, description="Project id or slug.")
     job_id: UUID | None = Field(None, description="Files of this job.")
@@ -154,6 +173,17 @@ class UpdateFile(Request):
     changes: FileChanges = Field(description="What to change.")
 
 
+class RegisterUpload(Request):
+    """Take what lies at `uploads/<id>` into the library; the same question again is answered with the same file."""
+
+    id: UUID = Field(description="The upload, and the file that it becomes: made by whoever took the bytes in.")
+    sha256: Sha256 = Field(description="SHA-256 of the bytes.")
+    size: Annotated[StrictInt, Field(ge=0)] = Field(description="Bytes.")
+    project_id: UUID = Field(description="The project.")
+    project: Slug = Field(description="Its slug.")
+    name: FileName | None = Field(None, description="What whoever uploaded it calls it; for people, and for searching.")
+
+
 class LibraryStats(Model):
     """How much the library holds; bytes."""
 
@@ -165,4 +195,5 @@ GET_FILE = Rpc("files", "get", FileRef, FileView)
 LIST_FILES = Rpc("files", "list", FileQuery, FilePage)
 UPDATE_FILE = Rpc("files", "update", UpdateFile, FileView)
 DELETE_FILE = Rpc("files", "delete", FileRef, FileView)
+REGISTER_UPLOAD = Rpc("files", "register_upload", RegisterUpload, FileView)
 LIBRARY_STATS = Rpc("files", "stats", Empty, LibraryStats)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from anime_common.contracts.generation import Settings
 from anime_common.contracts.vocabulary import (
     AttemptProgress,
     EmbeddingInfo,
@@ -16,7 +17,6 @@ from anime_common.contracts.vocabulary import (
     Phase,
     Prose,
     Reached,
-    Settings,
     StagedOutput,
 )
 from anime_common.messages import Kind, Message, Model

@@ -10,11 +10,11 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from anime_common.contracts.generation import GenerationRequest, Settings
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.vocabulary import (
     Cursor,
     Day,
-    GenerationRequest,
     JobError,
     JobState,
     ModelInfo,
@@ -24,7 +24,6 @@ from anime_common.contracts.vocabulary import (
     Priority,
     Progress,
     Reached,
-    Settings,
     Slug,
     StagedOutput,
     StrictBool,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from anime_common.messages import Model, Request
+from anime_common.messages import Model
 from anime_common.strict_json import mended
 
 SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
@@ -23,6 +24,14 @@ def printable(text: str) -> str:
     """`text`, unless it holds control characters other than line breaks and tabs (PostgreSQL cannot store NUL)."""
     for char in text:
         if (ord(char) < 32 and char not in "\n\r\t") or ord(char) == 127:
+            raise ValueError(f"the control character U+{ord(char):04X} is not allowed")
+    return text
+
+
+def on_one_line(text: str) -> str:
+    """`text`, unless it holds a control character of any kind."""
+    for char in text:
+        if unicodedata.category(char) in {"Cc", "Zl", "Zp"}:
             raise ValueError(f"the control character U+{ord(char):04X} is not allowed")
     return text
 
@@ -119,51 +128,6 @@ class Sampler(StrEnum):
     TCD = "tcd"
 
 
-class GenerationRequest(Request):
-    """What a person asks for. Absent settings take the model's defaults; an absent seed is drawn at random."""
-
-    prompt: Annotated[PromptText, AfterValidator(not_blank)] = Field(
-        description="What to draw: tags or prose.", examples=["1girl, blue hair, twintails, smile, classroom"]
-    )
-    negative_prompt: PromptText | None = Field(None, description="What must not appear; default: the model's.")
-    project: Name = Field("default", description="Id or slug of the project the pictures are filed under.")
-    model: ModelKey | None = Field(None, description="Key of a model in the registry; default: the workers' default.")
-    width: Annotated[StrictInt, Field(ge=64, le=4096)] | None = Field(None, description="Pixels; the model's default.")
-    height: Annotated[StrictInt, Field(ge=64, le=4096)] | None = Field(None, description="Pixels; the model's default.")
-    steps: Annotated[StrictInt, Field(ge=1, le=150)] | None = Field(None, description="Denoising steps.")
-    guidance: Annotated[float, Field(strict=True, ge=0, le=30, allow_inf_nan=False)] | None = Field(
-        None, description="Classifier-free guidance scale; 1 or less switches guidance off."
-    )
-    sampler: Sampler | None = Field(None, description="Sampler; default: the model's.")
-    seed: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] | None = Field(
-        None, description="Seed of the first picture; picture i uses seed + i. Default: drawn at random and recorded."
-    )
-    count: Annotated[StrictInt, Field(ge=1, le=16)] = Field(1, description="How many pictures.")
-    optimize: StrictBool = Field(False, description="Let Echo improve the prompt first (never a reason to fail).")
-    priority: Priority = Field(Priority.NORMAL, description="Priority class.")
-    not_before: AwareDatetime | None = Field(None, description="Earliest start (RFC 3339 with an offset).")
-    keep_partial: StrictBool = Field(False, description="Keep the finished pictures of a cancelled job.")
-
-
-class Settings(Model):
-    """What a picture is made with: a request after defaults are filled in; enough to make it again."""
-
-    prompt: str = Field(description="What is drawn, as the model gets it.")
-    negative_prompt: str = Field("", description="What must not appear.")
-    model: str = Field(description="Key of the model.")
-    width: int = Field(description="Pixels.")
-    height: int = Field(description="Pixels.")
-    steps: int = Field(description="Denoising steps.")
-    guidance: float = Field(description="Classifier-free guidance scale.")
-    sampler: Sampler = Field(description="Sampler.")
-    seed: int = Field(description="Seed of the first picture; picture i uses seed + i.")
-    count: int = Field(1, description="How many pictures.")
-
-    def batch_key(self) -> tuple[object, ...]:
-        """Jobs with an equal key can run in one forward pass."""
-        return (self.model, self.width, self.height, self.steps, self.guidance, self.sampler)
-
-
 class SizeLimits(Model):
     """Sizes in pixels that a model can draw: each side within [minimum, maximum] and a multiple of `multiple`."""
 
@@ -209,6 +173,8 @@ class Preset(Model):
     steps: int | None = Field(None, description="Denoising steps.")
     guidance: float | None = Field(None, description="Guidance scale.")
     sampler: Sampler | None = Field(None, description="Sampler.")
+    guidance_rescale: float | None = Field(None, description="How far guidance is kept from overexposing, 0 to 1.")
+    clip_skip: int | None = Field(None, description="Layer of the text encoder, counted from its end.")
     loras: tuple[LoraUse, ...] = Field((), description="LoRAs that it applies.")
 
 
@@ -225,10 +191,13 @@ class ModelInfo(Model):
     steps: int = Field(description="Default number of denoising steps.")
     guidance: float = Field(description="Default guidance scale.")
     sampler: Sampler = Field(description="Default sampler.")
+    guidance_rescale: float = Field(0.0, description="Default guidance rescale.")
+    clip_skip: int = Field(1, description="Default layer of the text encoder, counted from its end.")
     negative_prompt: str = Field("", description="Default negative prompt.")
     sizes: SizeLimits = Field(SizeLimits(), description="Sizes that it can draw.")
     max_steps: int = Field(150, description="Most denoising steps it takes.")
     samplers: tuple[Sampler, ...] = Field((), description="Samplers that it knows; empty: all.")
+    upscalers: tuple[str, ...] = Field((), description="Upscalers that its worker has, the best first.")
     fields: tuple[str, ...] = Field((), description="Fields of a request that this model honours.")
     presets: tuple[Preset, ...] = Field((), description="Settings under names.")
     loras: tuple[LoraInfo, ...] = Field((), description="LoRAs that fit it, as far as a worker has them.")

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
+from anime_common.contracts.generation import GenerationRequest
 from anime_common.contracts.jobs import (
     GET_JOB,
     LIST_JOBS,
@@ -24,7 +25,6 @@ from anime_common.contracts.jobs import (
     RetryJob,
     SubmitJob,
 )
-from anime_common.contracts.vocabulary import GenerationRequest
 from anime_common.messages import Message
 from anime_common.outcomes import not_found
 from anime_gateway.bodies import answer, body, json_body

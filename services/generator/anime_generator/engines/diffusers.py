@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import diffusers
-import torch
 import transformers
 
 from anime_common.contracts.vocabulary import Phase
@@ -23,7 +22,7 @@ from anime_generator.engines.offload import to_device, to_host
 from anime_generator.engines.passes import ForwardPass, stacked
 from anime_generator.engines.pipelines import Resident, load_pipeline
 from anime_generator.engines.prompts import encode_prompt
-from anime_generator.engines.protocol import USUAL, Cancelled, EngineError, plan_passes
+from anime_generator.engines.protocol import USUAL, Cancelled, EngineError, PhaseBegan, plan_passes
 from anime_generator.engines.samplers import SAMPLERS, build_sampler
 from anime_generator.memory import Demand
 
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from anime_generator.device import Device
     from anime_generator.engines.protocol import Cancel, EngineOptions, Manner, OnProgress
     from anime_generator.registry import ModelSpec
+
+HONOURED = ("preset", "guidance_rescale", "clip_skip", "loras")
+"""The fields of a request that this engine honours beside those that every engine does."""
 
 
 class DiffusersEngine:
@@ -50,7 +52,7 @@ class DiffusersEngine:
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
         """Any sampler of the table, unless the registry narrows them."""
-        return spec.info(SAMPLERS)
+        return spec.info(SAMPLERS, HONOURED)
 
     def load(self, spec: ModelSpec, *, warm_up: bool = False) -> int:
         """Put a model into the device's memory; `warm_up` runs two steps, so that the first job pays for no set-up."""
@@ -73,7 +75,7 @@ class DiffusersEngine:
         if resident is None:
             return False
         try:
-            to_host(_modules(resident), self._device)
+            to_host(resident.modules, self._device)
         except (RuntimeError, MemoryError):
             return False
         self._offloaded[key] = self._resident.pop(key)
@@ -100,6 +102,7 @@ class DiffusersEngine:
     ) -> None:
         """Draw with a resident model, in passes of the model's batch limit or less."""
         resident = self._resident[spec.key]
+        adapters = self._adapters(spec, requests, on_progress)
         drawing = ForwardPass(
             spec=spec,
             resident=resident,
@@ -110,17 +113,27 @@ class DiffusersEngine:
             tell=on_progress,
             cancel=cancel,
             economical=manner.economical,
+            adapters=adapters,
         )
         with economy(resident, on=manner.economical), translated(f"drawing with {spec.key}"):
             for pictures in plan_passes(requests, spec.batch_limit, manner):
                 with contextlib.suppress(Cancelled):
                     drawing.draw(pictures)
 
+    def _adapters(self, spec: ModelSpec, requests: Sequence[OfferedJob], on_progress: OnProgress) -> str:
+        """Have the LoRAs of these requests at work; returns their fingerprint."""
+        adapters, uses = self._resident[spec.key].adapters, requests[0].settings.loras
+        with translated(f"loading LoRAs for {spec.key}"):
+            if adapters.missing(spec.loras, uses):
+                on_progress(PhaseBegan(Phase.LOADING, plan_passes(requests, 1)[0]))
+                self._device.demand(Demand(spec.key, Phase.LOADING))
+            return adapters.use(spec.loras, uses)
+
     def _copied_back(self, key: str) -> Resident | None:
         """A model whose weights waited in the machine's own memory."""
         resident = self._offloaded.pop(key, None)
         if resident is not None:
-            to_device(_modules(resident), self._device)
+            to_device(resident.modules, self._device)
         return resident
 
     def _warm_up(self, spec: ModelSpec) -> None:
@@ -139,7 +152,3 @@ class DiffusersEngine:
             output_type="latent",
         ).images
         resident.to_pixels(latents[0])
-
-
-def _modules(resident: Resident) -> list[Any]:
-    return [part for part in resident.pipe.components.values() if isinstance(part, torch.nn.Module)]

@@ -37,13 +37,14 @@ class Embedding:
 class EmbeddingKey:
     """What an embedding depends on: the model's encoders, the adapters that change them, and the text.
 
-    `adapters` is a fingerprint of the LoRAs in use and their weights; empty without any. `windows` is how many windows
-    it was to fill at least.
+    `adapters` is a fingerprint of the LoRAs in use and their weights; empty without any. `clip_skip` is the layer that
+    was taken, `windows` how many windows it was to fill at least.
     """
 
     encoder: str
     text: str
     adapters: str = ""
+    clip_skip: int = 1
     windows: int = 1
 
 

@@ -40,8 +40,9 @@ from anime_generator.memory import Demand, DeviceFaultError, OutOfMemoryError
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from anime_common.contracts.generation import Settings
     from anime_common.contracts.generator import OfferedJob
-    from anime_common.contracts.vocabulary import ModelInfo, Settings
+    from anime_common.contracts.vocabulary import ModelInfo
     from anime_generator.device import Device
     from anime_generator.engines.protocol import Cancel, EngineOptions, Manner, OnProgress, Picture
     from anime_generator.registry import ModelSpec, Option

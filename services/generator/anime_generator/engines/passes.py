@@ -21,7 +21,7 @@ from anime_generator.memory import Demand
 from anime_generator.prompt_syntax import not_understood
 
 if TYPE_CHECKING:
-    from anime_common.contracts.vocabulary import Settings
+    from anime_common.contracts.generation import Settings
     from anime_generator.device import Device
     from anime_generator.engines.pipelines import Resident
     from anime_generator.engines.protocol import Cancel, EngineOptions, OnProgress, Picture
@@ -86,19 +86,20 @@ class ForwardPass:
 
     def _texts(self, settings: Settings) -> Texts:
         """A prompt, and what must not appear, of equal length; the latter only where guidance uses it."""
-        prompt = self._embedding(settings.prompt)
+        skip = settings.clip_skip
+        prompt = self._embedding(settings.prompt, skip)
         if settings.guidance <= 1:
             return prompt, None
-        negative = self._embedding(settings.negative_prompt, prompt.windows)
+        negative = self._embedding(settings.negative_prompt, skip, prompt.windows)
         if negative.windows > prompt.windows:
-            prompt = self._embedding(settings.prompt, negative.windows)
+            prompt = self._embedding(settings.prompt, skip, negative.windows)
         return prompt, negative
 
-    def _embedding(self, text: str, windows: int = 1) -> Embedding:
-        key = EmbeddingKey(self.spec.key, text, self.adapters, windows)
+    def _embedding(self, text: str, clip_skip: int, windows: int = 1) -> Embedding:
+        key = EmbeddingKey(self.spec.key, text, self.adapters, clip_skip, windows)
         found = self.embeddings.get(key)
         if found is None:
-            found = encode_prompt(self.resident.pipe, text, clip_skip=self.spec.clip_skip, windows=windows)
+            found = encode_prompt(self.resident.pipe, text, clip_skip=clip_skip, windows=windows)
             self.embeddings.put(key, found)
         return found.on(self.device.torch_name)
 
@@ -135,7 +136,7 @@ class ForwardPass:
             height=shared.height,
             num_inference_steps=shared.steps,
             guidance_scale=shared.guidance,
-            guidance_rescale=self.spec.guidance_rescale,
+            guidance_rescale=shared.guidance_rescale,
             generator=[torch.Generator("cpu").manual_seed(picture.seed) for picture in pictures],
             output_type="latent",
             callback_on_step_end=watch.stepped,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 
+from anime_generator.engines.adapters import Adapters
 from anime_generator.engines.previews import PreviewMap, fit_preview_map
 from anime_generator.engines.protocol import EngineError
 from anime_generator.engines.textual_inversion import add_embeddings
@@ -34,12 +35,22 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A model in memory: its pipeline, the sampler configuration it was trained with, its preview map, its bytes."""
+    """A model in memory: its pipeline, the sampler configuration it was trained with, its preview map, its LoRAs."""
 
     pipe: Any
     trained: dict[str, Any]
     preview: PreviewMap
-    size: int
+    adapters: Adapters
+
+    @property
+    def modules(self) -> list[Any]:
+        """The networks."""
+        return [part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all weights, of LoRAs too."""
+        return sum(_size(module) for module in self.modules)
 
     @property
     def vae(self) -> Any:
@@ -79,8 +90,7 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
         pipe.vae.to(memory_format=torch.channels_last)
     if dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
         pipe.vae.to(torch.float32)  # its activations exceed the range of half precision (the SDXL autoencoder)
-    size = sum(_size(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module))
-    return Resident(pipe, _trained(spec, pipe), fit_preview_map(pipe.vae, _encoder(pipe.vae)), size)
+    return Resident(pipe, _trained(spec, pipe), fit_preview_map(pipe.vae, _encoder(pipe.vae)), Adapters(pipe))
 
 
 def choose_dtype(spec: ModelSpec, device: Device) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from anime_generator.engines.embeddings import Embedding
+from anime_generator.engines.protocol import EngineError
 from anime_generator.prompt_syntax import Chunk, Section, chunked, parse
 
 MARKS = 2
@@ -93,6 +94,10 @@ class _Encoder:
 
     def _layer(self, answer: Any, clip_skip: int) -> Any:
         """States (windows, tokens, width) of the layer that is wanted."""
+        deepest = len(answer.hidden_states) - 1 - self._penultimate
+        if clip_skip > deepest:
+            text = f"clip_skip: the text encoder has {deepest} layers to choose from, not {clip_skip}"
+            raise EngineError("bad_settings", text, retryable=False)
         if self._penultimate:
             return answer.hidden_states[-(clip_skip + 1)]
         if clip_skip == 1:

@@ -17,6 +17,8 @@ Weight = Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False)]
 PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,30}[a-z0-9])?$")]
 Note = Annotated[str, Field(max_length=500)]
 Steps = Annotated[int, Field(ge=1, le=150)]
+Rescale = Annotated[float, Field(ge=0, le=1)]
+ClipSkip = Annotated[int, Field(ge=1, le=11)]
 Guidance = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
 
 
@@ -46,6 +48,8 @@ class PresetEntry(Request):
     steps: Steps | None = None
     guidance: Guidance | None = None
     sampler: Sampler | None = None
+    guidance_rescale: Rescale | None = None
+    clip_skip: ClipSkip | None = None
     loras: dict[ModelKey, Weight] = Field(default_factory=dict)
 
     def info(self, name: str) -> PresetInfo:
@@ -67,8 +71,8 @@ class ModelEntry(Request):
     prediction: Prediction | None = None
     zero_terminal_snr: bool | None = None
     precision: Precision = "auto"
-    clip_skip: Annotated[int, Field(ge=1, le=11)] = 1
-    guidance_rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip_skip: ClipSkip = 1
+    guidance_rescale: Rescale = 0.0
     defaults: Defaults
     sizes: Sizes = Sizes()
     max_steps: Steps = 150

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from anime_common.contracts.vocabulary import Preset, Sampler, Settings, SizeLimits
+from anime_common.contracts.generation import Settings
+from anime_common.contracts.vocabulary import Preset, Sampler, SizeLimits
 from anime_generator.registry.entries import EmbeddingEntry, LoraEntry, ModelEntry
 from anime_generator.registry.family import Kind
 from anime_generator.registry.placing import place_adapter, place_model

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anime_common.contracts.vocabulary import EmbeddingInfo, LoraInfo, ModelInfo, Preset, Sampler, Settings, SizeLimits
+from anime_common.contracts.generation import Settings
+from anime_common.contracts.vocabulary import EmbeddingInfo, LoraInfo, ModelInfo, Preset, Sampler, SizeLimits
 from anime_common.messages import Model
 from anime_generator.registry.entries import Defaults, Option, Precision
 from anime_generator.registry.family import Prediction
@@ -87,8 +88,9 @@ class ModelSpec(Model):
     size: int = 0
     stamp: str = ""
 
-    def info(self, samplers: tuple[Sampler, ...]) -> ModelInfo:
+    def info(self, samplers: tuple[Sampler, ...], honoured: tuple[str, ...] = ()) -> ModelInfo:
         """What a worker announces of the model. `samplers` are the engine's; the registry's own list narrows them.
+        `honoured` are the fields of a request that its engine honours beside `FIELDS`.
 
         LoRAs and embeddings are announced once for all models of a family, see `Registry.announced`.
         """
@@ -104,11 +106,13 @@ class ModelSpec(Model):
             steps=self.defaults.steps,
             guidance=self.defaults.guidance,
             sampler=self.defaults.sampler,
+            guidance_rescale=self.guidance_rescale,
+            clip_skip=self.clip_skip,
             negative_prompt=self.defaults.negative_prompt,
             sizes=self.sizes,
             max_steps=self.max_steps,
             samplers=allowed,
-            fields=FIELDS,
+            fields=(*FIELDS, *honoured),
             presets=self.presets,
             licence=self.licence,
             size=self.size,
@@ -116,13 +120,17 @@ class ModelSpec(Model):
             fallback=self.fallback,
         )
 
+    def has_loras(self, settings: Settings) -> bool:
+        """Whether it has every LoRA that is to be applied."""
+        return {use.key for use in settings.loras} <= {lora.key for lora in self.loras}
+
     def loads_like(self, other: ModelSpec) -> bool:
         """Whether what lies in memory of `other` serves for this one too."""
         return self._loading() == other._loading()
 
     def _loading(self) -> tuple[object, ...]:
         embeddings = tuple((each.key, each.stamp) for each in self.embeddings)
-        trained = (self.prediction, self.zero_terminal_snr, self.clip_skip)  # remembered prompts depend on the last
+        trained = (self.prediction, self.zero_terminal_snr)
         files = (self.source, self.config, self.vae, self.stamp)
         return (self.engine, self.family, self.precision, self.options, files, trained, embeddings)
 
@@ -176,4 +184,7 @@ def settings_problem(info: ModelInfo, settings: Settings) -> str | None:
         return f"steps: {info.key} takes 1 to {info.max_steps}, not {settings.steps}"
     if settings.sampler not in info.samplers:
         return f"sampler: {info.key} has {', '.join(info.samplers)}, not {settings.sampler}"
+    for name in ("loras", "init_image", "mask", "hires", "upscale"):
+        if getattr(settings, name) and name not in info.fields:
+            return f"{name}: {info.key} does not take it"
     return None

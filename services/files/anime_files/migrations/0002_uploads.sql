@@ -1,0 +1,12 @@
+-- migrate:up
+
+-- What whoever uploaded a file calls it; files that a job made have no name.
+ALTER TABLE files ADD COLUMN name text;
+
+-- The uploads that somebody began to register and nobody finished: few, and looked for often.
+CREATE INDEX files_unfinished_uploads ON files (updated_at) WHERE type = 'upload' AND state = 'reserved';
+
+-- migrate:down
+
+DROP INDEX files_unfinished_uploads;
+ALTER TABLE files DROP COLUMN name;

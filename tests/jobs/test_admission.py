@@ -1,0 +1,204 @@
+"""What a request becomes: its own settings over its preset over the model's, or a refusal that names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from anime_common.contracts.generation import GenerationRequest, Hires, LoraRequest, Upscale
+from anime_common.contracts.vocabulary import LoraInfo, LoraUse, ModelInfo, Preset, Sampler, SizeLimits
+from anime_common.messages import uuid7
+from anime_common.outcomes import Refused
+from anime_jobs.admission import PLAIN_UPSCALER, STRENGTH, Resolved, request_hash, resolve
+
+PICTURE = uuid7()
+INK = LoraInfo(key="ink", trigger_words=("ink style",), weight=0.8)
+LCM = LoraInfo(key="lcm")
+MODEL = ModelInfo(
+    key="counterfeit",
+    engine="diffusers",
+    width=512,
+    height=768,
+    steps=25,
+    guidance=7.0,
+    guidance_rescale=0.2,
+    clip_skip=2,
+    sampler=Sampler.EULER_A,
+    negative_prompt="lowres",
+    sizes=SizeLimits(minimum=256, maximum=1024, multiple=64),
+    max_steps=60,
+    samplers=(Sampler.EULER_A, Sampler.LCM),
+    presets=(
+        Preset(name="fast", steps=6, guidance=1.5, sampler=Sampler.LCM, loras=(LoraUse(key="lcm", weight=1.0),)),
+        Preset(name="inked", clip_skip=1, guidance_rescale=0.0, loras=(LoraUse(key="ink", weight=0.3),)),
+    ),
+    loras=(INK, LCM),
+    upscalers=("waifu", "lanczos"),
+)
+
+
+def resolved(model: ModelInfo = MODEL, /, **asked: Any) -> Resolved:
+    request = GenerationRequest(**({"prompt": "1girl, ink style"} | asked))
+    return resolve(request, model, request.prompt, request.negative_prompt, 7)
+
+
+def refusal(model: ModelInfo = MODEL, /, **asked: Any) -> tuple[str, str | None, str]:
+    with pytest.raises(Refused) as raised:
+        resolved(model, **asked)
+    assert raised.value.status == 422
+    return raised.value.code, raised.value.field, raised.value.message
+
+
+def test_what_is_left_out_comes_from_the_model() -> None:
+    found = resolved().settings
+    assert (found.width, found.height, found.steps, found.guidance) == (512, 768, 25, 7.0)
+    assert (found.sampler, found.clip_skip, found.guidance_rescale) == (Sampler.EULER_A, 2, 0.2)
+    assert (found.negative_prompt, found.loras, found.strength) == ("lowres", (), None)
+    assert found.final_size() == (512, 768)
+
+
+def test_a_preset_goes_before_the_model_and_the_request_before_the_preset() -> None:
+    fast = resolved(preset="fast").settings
+    assert (fast.steps, fast.guidance, fast.sampler, fast.clip_skip) == (6, 1.5, Sampler.LCM, 2)
+    assert fast.loras == (LoraUse(key="lcm", weight=1.0),)
+    assert (
+        resolved(preset="fast", steps=8, guidance=0.0).settings.model_copy(update={"steps": 6, "guidance": 1.5}) == fast
+    )
+    inked = resolved(preset="inked").settings
+    assert (inked.clip_skip, inked.guidance_rescale) == (1, 0.0)
+
+
+def test_jobs_that_differ_in_the_name_of_the_preset_alone_can_share_a_pass() -> None:
+    named = resolved(preset="fast").settings
+    spelled = resolved(steps=6, guidance=1.5, sampler="lcm", loras=[{"key": "lcm"}]).settings
+    assert named.batch_key() == spelled.batch_key()
+    assert named.batch_key() != resolved(preset="fast", clip_skip=1).settings.batch_key()
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
+    code, field, message = refusal(preset="slow")
+    assert (code, field) == ("invalid", "preset")
+    assert "fast, inked" in message
+
+
+def test_loras_have_a_weight_of_their_own_and_add_to_those_of_the_preset() -> None:
+    assert resolved(loras=[LoraRequest(key="ink")]).settings.loras == (LoraUse(key="ink", weight=0.8),)
+    both = resolved(preset="inked", loras=[{"key": "lcm", "weight": -0.5}]).settings.loras
+    assert both == (LoraUse(key="ink", weight=0.3), LoraUse(key="lcm", weight=-0.5))
+    assert resolved(preset="inked", loras=[{"key": "ink", "weight": 1.0}]).settings.loras[0].weight == 1.0
+
+
+def test_the_order_in_which_loras_are_named_changes_nothing() -> None:
+    one, other = ([{"key": "ink"}, {"key": "lcm"}][::step] for step in (1, -1))
+    assert resolved(loras=one).settings == resolved(loras=other).settings
+
+
+def test_a_lora_that_does_not_fit_the_model_is_refused_with_those_that_do() -> None:
+    code, field, message = refusal(loras=[{"key": "ink"}, {"key": "oil"}])
+    assert (code, field) == ("unknown_lora", "loras.1.key")
+    assert "there is: ink, lcm" in message
+
+
+def test_a_prompt_without_the_words_of_a_lora_is_said() -> None:
+    assert resolved(loras=[{"key": "ink"}]).warnings == ()
+    (warning,) = resolved(prompt="1girl", loras=[{"key": "ink"}]).warnings
+    assert warning == "loras.ink: the prompt has none of its words: ink style"
+
+
+def test_a_size_is_rounded_to_what_the_model_draws_and_that_is_said() -> None:
+    found = resolved(width=500, height=770)
+    assert (found.settings.width, found.settings.height) == (512, 768)
+    assert found.warnings == (
+        "width: 500 became 512, since counterfeit draws multiples of 64 pixels",
+        "height: 770 became 768, since counterfeit draws multiples of 64 pixels",
+    )
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 1100), ("height", 200)])
+def test_a_size_that_the_model_does_not_draw_is_refused(field: str, value: int) -> None:
+    asked: dict[str, Any] = {field: value}
+    code, at, message = refusal(**asked)
+    assert (code, at) == ("invalid", field)
+    assert "256 to 1024 in steps of 64" in message
+
+
+def test_a_picture_to_begin_with_has_a_usual_strength() -> None:
+    assert resolved(init_image=PICTURE).settings.strength == STRENGTH
+    found = resolved(init_image=PICTURE, mask=PICTURE, strength=0.9).settings
+    assert (found.init_image, found.mask, found.strength) == (PICTURE, PICTURE, 0.9)
+
+
+def test_strength_nothing_only_enlarges() -> None:
+    assert resolved(init_image=PICTURE, strength=0.0, upscale={}).settings.strength == 0
+    more: dict[str, Any] = {"mask": PICTURE, "upscale": Upscale()}
+    for asked in ({}, more):
+        assert refusal(init_image=PICTURE, strength=0.0, **asked)[:2] == ("invalid", "strength")
+
+
+def test_a_second_pass_is_settled_in_pixels() -> None:
+    found = resolved(hires=Hires(scale=1.5)).settings
+    assert found.hires is not None
+    assert (found.hires.width, found.hires.height, found.hires.steps) == (768, 1152, 25)
+    assert found.hires.upscaler == PLAIN_UPSCALER
+    assert found.final_size() == (768, 1152)
+
+
+def test_finished_pictures_are_enlarged_by_the_best_upscaler_there_is() -> None:
+    found = resolved(upscale=Upscale(factor=2.0)).settings
+    assert found.upscale is not None
+    assert found.upscale.upscaler == "waifu"
+    assert found.final_size() == (1024, 1536)
+    plain = MODEL.model_copy(update={"upscalers": ()})
+    bare = resolved(plain, upscale={}).settings.upscale
+    assert bare is not None
+    assert bare.upscaler == PLAIN_UPSCALER
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"hires": {"upscaler": "magic"}}, "hires.upscaler"),
+        ({"upscale": {"upscaler": "magic"}}, "upscale.upscaler"),
+        ({"hires": {"steps": 61}}, "hires.steps"),
+        ({"width": 1024, "height": 1024, "hires": {"scale": 4.0}, "upscale": {"factor": 2.0}}, "upscale.factor"),
+        ({"steps": 61}, "steps"),
+        ({"sampler": "ddim"}, "sampler"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_by_field(asked: dict[str, Any], field: str) -> None:
+    assert refusal(**asked)[:2] == ("invalid", field)
+
+
+def test_a_field_that_the_model_does_not_honour_is_refused() -> None:
+    plain = MODEL.model_copy(update={"fields": ("prompt", "steps")})
+    assert refusal(plain, loras=[{"key": "ink"}])[:2] == ("not_supported", "loras")
+
+
+@pytest.mark.parametrize(
+    ("asked", "at"),
+    [
+        ({"mask": PICTURE}, ("mask",)),
+        ({"strength": 0.5}, ("strength",)),
+        ({"init_image": PICTURE, "hires": {}}, ("hires",)),
+        ({"loras": [{"key": "ink"}, {"key": "ink"}]}, ("loras",)),
+        ({"loras": [{"key": "ink", "weight": 9.0}]}, ("loras", 0, "weight")),
+        ({"loras": [{"key": f"l{number}"} for number in range(9)]}, ("loras",)),
+        ({"hires": {"scale": 1.0}}, ("hires", "scale")),
+        ({"upscale": {"factor": 8.0}}, ("upscale", "factor")),
+        ({"hires": {"wide": 2}}, ("hires", "wide")),
+        ({"clip_skip": 0}, ("clip_skip",)),
+        ({"preset": "Fast!"}, ("preset",)),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_its_place(asked: dict[str, Any], at: tuple[object, ...]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        GenerationRequest(prompt="1girl", **asked)
+    assert [error["loc"] for error in raised.value.errors()] == [at]
+
+
+def test_a_request_keeps_its_hash_when_fields_are_added_to_the_contract() -> None:
+    spelled = GenerationRequest(prompt="1girl", loras=(), hires=None)
+    assert request_hash("tower", spelled) == request_hash("tower", GenerationRequest(prompt="1girl"))
+    assert request_hash("tower", spelled) != request_hash("other", spelled)
