@@ -40,7 +40,7 @@ PACKAGES = (
     "libs/common",
     "libs/cli",
     "services/jobs",
-    "services/generator[diffusers]",
+    "services/generator[diffusers,upscale]",
     "services/files",
     "services/echo-bridge",
     "services/gateway",

@@ -72,7 +72,7 @@ def test_a_cold_process_draws_what_the_engine_draws() -> None:
 
 @pytest.mark.slow
 @real_run
-@pytest.mark.parametrize("kind", ["single file", "sdxl folder in half precision"])
+@pytest.mark.parametrize("kind", ["single file", "sdxl folder"])
 def test_models_of_the_owner_are_measured(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.generator.checkpoints import single_file, tiny_sd, tiny_sdxl
 
@@ -82,7 +82,7 @@ def test_models_of_the_owner_are_measured(kind: str, tmp_path: Path, monkeypatch
         lines = ['source = "mine.safetensors"', 'config = "sd"', "clip_skip = 2"]
     else:
         tiny_sdxl(tmp_path / "mine")
-        lines = ['source = "mine"', 'precision = "float16"', "zero_terminal_snr = true"]
+        lines = ['source = "mine"', "zero_terminal_snr = true"]
     defaults = ["[models.mine.defaults]", "width = 64", "height = 64", "steps = 4"]
     (tmp_path / "models.toml").write_text("\n".join(["[models.mine]", *lines, *defaults]))
     monkeypatch.setenv("ANIME_MODELS", str(tmp_path / "models.toml"))
@@ -192,7 +192,7 @@ def test_a_run_on_a_card_fills_its_column_and_leaves_the_other(tmp_path: Path) -
     report.record(tmp_path, "cpu", run(5.0))
     before = (tmp_path / report.PAGE).read_text()
     assert "GPU, measured" in before
-    assert "Above their goals: engine over the bare pipeline call, like with like: wall (some, cpu): 5.00 %" in before
+    assert "Above the goal: over a bare pipeline call, like with like, wall (some, cpu): 5.00 %." in before
     report.record(tmp_path, "cuda", run(0.5))
     after = (tmp_path / report.PAGE).read_text()
     assert "some, cuda" in after
@@ -204,6 +204,14 @@ def test_a_run_on_a_card_fills_its_column_and_leaves_the_other(tmp_path: Path) -
     assert "No number is above its goal." in (tmp_path / report.PAGE).read_text()
     assert report.known(tmp_path)["cuda"].models == run(0.5).models
     assert json.loads((tmp_path / report.DATA).read_text())["cuda"]["machine"] == {"cores": 2}
+
+
+def test_a_miss_by_the_clock_of_a_shared_machine_is_told_as_such() -> None:
+    numbers = {"overhead %": 5.0, "overhead, CPU %": 4.0}
+    found = Measured("some", "Some", {}, [Result("overhead", "Overhead", numbers=numbers)])
+    text = report.markdown({"cpu": Record({report.OTHERS: "70 %", report.SHARED: "look elsewhere"}, [found])})
+    assert "Above the goal by the clock, while other programs took 70 % of the machine: over a bare pipeline" in text
+    assert "Above the goal: over a bare call, like with like, processor time (some, cpu): 4.00 %." in text
 
 
 def test_contestants_take_turns_and_another_one_begins_each_round() -> None:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from anime_cli import api, files, generate, jobs, models, projects, system, upload
+from anime_cli import api, files, generate, jobs, models, projects, system, upload, upscale
 from anime_cli.main import app
 from tests.cli.fake_gateway import URL, FakeGateway
 
@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def gateway(home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     fake = FakeGateway()
     connect = functools.partial(api.connect, transport=fake.transport)
-    for module in (files, generate, jobs, models, projects, system, upload):
+    for module in (files, generate, jobs, models, projects, system, upload, upscale):
         monkeypatch.setattr(module, "connect", connect)
     monkeypatch.setenv("ANIME_URL", URL)
     monkeypatch.setattr(api, "PAUSE", 0.0)

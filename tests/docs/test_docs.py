@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from PIL import Image
 from pydantic_settings import BaseSettings
 from typer.testing import CliRunner
 
@@ -156,6 +157,14 @@ class TestCurl:
         job = json.loads(out)
         assert (job["state"], job["settings"]["seed"]) == ("completed", 42)
         assert noop.picture(job).is_file()
+
+    async def test_takes_a_picture_of_your_own(self, noop: Product) -> None:
+        sketch = noop.home / "sketch.png"
+        Image.new("RGB", (64, 48), "teal").save(sketch)
+        status, out, err = await noop.run(*self.command(noop, "/uploads"))
+        assert status == 0, err
+        file = json.loads(out)
+        assert (noop.artifacts / file["key"]).read_bytes() == sketch.read_bytes()
 
     async def test_hears_everything_as_it_happens(self, noop: Product) -> None:
         curl = await noop.start(*self.command(noop, "/events"))

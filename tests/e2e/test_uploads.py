@@ -39,8 +39,10 @@ async def test_from_the_door_to_the_library_and_out_again(noop: Product) -> None
         made = await noop.http.post("/uploads", content=sent, headers=AS_PNG, params={"name": "Sketch.png"})
         assert made.status_code == 201, made.text
         file = made.json()
-        heard = [each async for each in _until(events, "file", file["id"])]
-    assert data(heard[-1])["type"] == "uploaded"
+        async for event in events:
+            if event.event == "file" and file["id"] in event.data:
+                assert data(event)["type"] == "uploaded"
+                break
     assert made.headers["location"] == f"/api/anime/files/{file['id']}"
     assert (file["type"], file["width"], file["height"], file["name"]) == ("upload", 640, 480, "Sketch.png")
     assert file["key"].startswith("default/")
@@ -58,13 +60,6 @@ async def test_from_the_door_to_the_library_and_out_again(noop: Product) -> None
     await eventually(lambda: not (noop.artifacts / file["key"]).exists())
 
 
-async def _until(events, name, ident):  # type: ignore[no-untyped-def]  # httpx-sse does not name its iterator
-    async for event in events:
-        yield event
-        if event.event == name and ident in event.data:
-            return
-
-
 async def test_the_same_key_is_the_same_file(noop: Product) -> None:
     headers = AS_PNG | {"Idempotency-Key": "one-sketch"}
     first = await noop.http.post("/uploads", content=picture(colour="navy"), headers=headers)
@@ -72,6 +67,7 @@ async def test_the_same_key_is_the_same_file(noop: Product) -> None:
     assert (again.status_code, again.json()) == (201, first.json())
     other = await noop.http.post("/uploads", content=picture(colour="red"), headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    assert waiting(noop) == []
 
 
 @pytest.mark.parametrize(
@@ -104,9 +100,8 @@ async def test_a_form_needs_our_own_origin(noop: Product) -> None:
 async def test_projects_take_uploads_as_they_take_jobs(noop: Product) -> None:
     made = await noop.http.post("/projects", json={"name": "Sketchbook"})
     assert made.status_code == 201, made.text
-    file = (
-        await noop.http.post("/uploads", content=picture(), headers=AS_PNG, params={"project": "sketchbook"})
-    ).json()
+    taken = await noop.http.post("/uploads", content=picture(), headers=AS_PNG, params={"project": "sketchbook"})
+    file = taken.json()
     assert (file["project"], file["project_id"]) == ("sketchbook", made.json()["id"])
     await noop.http.patch("/projects/sketchbook", json={"state": "archived"})
     for project, code in (("sketchbook", "project_archived"), ("nowhere", "unknown_project")):

@@ -20,7 +20,7 @@ from anime_common.artifacts import upload_key
 from anime_common.contracts.files import FileDeleted, FileQuery, FileRef, FileUploaded, FileView, RegisterUpload
 from anime_common.failpoints import FailpointError
 from anime_common.messages import uuid7
-from anime_common.outcomes import Refused
+from anime_common.outcomes import Refused, Unavailable
 from anime_files.expiry import UploadSweeper
 from anime_files.model import DEFAULT_TEMPLATE, expired_uploads
 from anime_files.pictures import NotAPicture, inspect
@@ -240,6 +240,21 @@ async def test_many_at_once_are_one(intake: Intake) -> None:
     assert len({file.id for file in files}) == 1
     assert len(await intake.desk.rows("filed")) == len(await intake.desk.said()) == 1
     assert len(intake.desk.lying()) == 2
+
+
+async def test_two_instances_at_once_are_one(intake: Intake) -> None:
+    data, other = picture((640, 480)), Intake(intake.desk)
+    for _ in range(10):
+        asked = question(data)
+        await intake.leave(data, asked.id)
+        both = (intake.uploads.register(asked), other.uploads.register(asked))
+        found = await asyncio.gather(*both, return_exceptions=True)
+        # One may have been in the other's way: whoever is told so asks again.
+        assert all(isinstance(each, FileView | Unavailable) for each in found), found
+        file = await intake.uploads.register(asked)
+        assert await intake.desk.artifacts.get(file.key) == data
+    assert len(await intake.desk.rows("filed")) == len(await intake.desk.said()) == 10
+    assert len(intake.desk.lying()) == 20
 
 
 @pytest.mark.parametrize("point", POINTS)

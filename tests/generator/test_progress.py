@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anime_common.contracts.generation import SampledPass
 from anime_common.contracts.vocabulary import Phase
 from anime_common.messages import uuid7
 from anime_generator.progress import Costs, History, Pacer, Tracker
@@ -16,7 +17,7 @@ MEASURED = Costs(loading=4.0, encoding=1.0, step=1.0, decoding=2.0, saving=1.0, 
 
 
 def tracker(images: int = 1, steps: int = 4, costs: Costs = MEASURED, *, cold: bool = False) -> Tracker:
-    return Tracker(uuid7(), uuid7(), images, steps, costs, cold=cold)
+    return Tracker(uuid7(), uuid7(), images, (SampledPass(steps, 100),), costs, cold=cold)
 
 
 def draw(subject: Tracker, *, width: int, seconds: float = 1.0) -> list[float]:
@@ -233,3 +234,53 @@ class TestPacer:
             now += gap
         wait = pacer.wait(now)
         assert pacer.admit(now + wait + 1e-9)
+
+
+class TestTwoPasses:
+    """A second pass over a picture of four times the pixels: its steps cost four times as much."""
+
+    PASSES = (SampledPass(4, 100), SampledPass(2, 400))
+
+    def drawn(self) -> tuple[Tracker, list[tuple[float, int | None, float | None]]]:
+        subject = Tracker(uuid7(), uuid7(), 1, self.PASSES, MEASURED)
+        seen, now = [], 0.0
+        for phase, steps, seconds in ((Phase.SAMPLING, (1, 2, 3, 4), 1.0), (Phase.UPSCALING, (), 0.0)):
+            subject.begin(phase, now)
+            for step in steps:
+                now += seconds
+                subject.stepped((0,), step, 1, now)
+                seen.append((subject.view().percent, subject.view().step, subject.view().eta_seconds))
+        subject.begin(Phase.SAMPLING, now)
+        seen.append((subject.view().percent, subject.view().step, subject.view().eta_seconds))
+        for step in (5, 6):
+            now += 4.0
+            subject.stepped((0,), step, 1, now)
+            seen.append((subject.view().percent, subject.view().step, subject.view().eta_seconds))
+        return subject, seen
+
+    def test_steps_are_counted_through_and_never_fall(self) -> None:
+        subject, seen = self.drawn()
+        assert [step for _, step, _ in seen] == [1, 2, 3, 4, 4, 5, 6]
+        assert subject.view().steps == 6
+
+    def test_percent_follows_the_work_and_the_rest_is_foreseen(self) -> None:
+        _, seen = self.drawn()
+        percents = [percent for percent, _, _ in seen]
+        # 4 + 8 units of sampling, 1 of encoding, 2 of decoding, 1 of saving.
+        assert percents[3] == pytest.approx(100 * 5 / 16, abs=0.1)
+        assert percents[-1] == pytest.approx(100 * 13 / 16, abs=0.1)
+        assert percents == sorted(percents)
+        assert [eta for _, _, eta in seen[3:]] == [11.0, 11.0, 7.0, 3.0]
+
+    def test_what_is_learnt_of_a_step_does_not_depend_on_the_pass(self) -> None:
+        subject, _ = self.drawn()
+        assert subject.step_seconds() == pytest.approx(1.0)
+
+
+def test_a_picture_that_is_only_enlarged_has_no_steps() -> None:
+    subject = Tracker(uuid7(), uuid7(), 1, (), MEASURED)
+    subject.begin(Phase.UPSCALING, 0.0)
+    subject.painted(0)
+    assert subject.view().steps is None
+    subject.saved(0)
+    assert subject.view().percent == 99.0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anime_common.contracts.vocabulary import Phase
 from anime_common.messages import uuid7
+from anime_generator.engines.beginnings import Beginning
 from anime_generator.engines.protocol import Cancelled, EngineOptions, Picture, Previewed, Stepped
 from anime_generator.engines.watch import PREVIEW_SHARE, Watch
 from anime_generator.memory import Demand
@@ -31,7 +32,7 @@ class Machine:
             Demand("anime", Phase.SAMPLING, pictures),
             self,  # type: ignore[arg-type]
             self.pictures,
-            steps,
+            Beginning(128, 128, steps, steps, steps),
             EngineOptions(preview_every=every),
             self.told,
             self.told,

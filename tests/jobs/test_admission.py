@@ -174,6 +174,7 @@ def test_what_the_model_cannot_do_is_refused_by_field(asked: dict[str, Any], fie
 def test_a_field_that_the_model_does_not_honour_is_refused() -> None:
     plain = MODEL.model_copy(update={"fields": ("prompt", "steps")})
     assert refusal(plain, loras=[{"key": "ink"}])[:2] == ("not_supported", "loras")
+    assert resolved(plain, loras=[], seed=None, count=1).settings.loras == ()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from anime_cli import display, render
+from anime_cli import display, originals, render
 from anime_cli.api import Api, connect, read
+from anime_cli.errors import CliError, ExitStatus
 from anime_cli.options import Json, Url, run, show_json
 from anime_common.contracts.jobs import JobView
 from anime_common.contracts.vocabulary import JobState, Priority, Sampler
@@ -29,7 +33,59 @@ Optimize = Annotated[bool, typer.Option("--optimize", help="Let Echo improve the
 PriorityClass = Annotated[Priority | None, typer.Option("--priority", help="Priority class.")]
 NotBefore = Annotated[str | None, typer.Option(help="Earliest start, RFC 3339; without an offset local time is meant.")]
 KeepPartial = Annotated[bool, typer.Option("--keep-partial", help="Keep finished pictures if it is cancelled.")]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="FILE", help="Begin with this picture: a file, an id of the library, a job's code."),
+]
+Mask = Annotated[
+    str | None, typer.Option("--mask", metavar="FILE", help="Draw only where this picture is white; as --from.")
+]
+Strength = Annotated[
+    float | None, typer.Option(help="How much is drawn anew, 0 to 1: of --from, or in the second pass of --hires.")
+]
+PresetName = Annotated[str | None, typer.Option("--preset", help="A preset of the model; see `anime models show`.")]
+Loras = Annotated[
+    list[str] | None, typer.Option("--lora", metavar="KEY[:WEIGHT]", help="A LoRA to apply; may be repeated.")
+]
+ClipSkip = Annotated[int | None, typer.Option(help="Layer of the text encoder, counted from its end.")]
+GuidanceRescale = Annotated[float | None, typer.Option(help="How far guidance is kept from overexposing, 0 to 1.")]
+HiresScale = Annotated[
+    float | None,
+    typer.Option("--hires", metavar="[SCALE]", help="Draw small, enlarge, draw again; without a number 2 times."),
+]
+UpscaleFactor = Annotated[
+    float | None,
+    typer.Option("--upscale", metavar="[FACTOR]", help="Enlarge the finished pictures; without a number 2 times."),
+]
+Upscaler = Annotated[str | None, typer.Option("--upscaler", metavar="NAME", help="What enlarges.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")]
+
+
+class WithFactors(TyperCommand):
+    """A command whose options `--hires` and `--upscale` may stand without their number."""
+
+    FACTORS = ("--hires", "--upscale")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give these options the number 2 where none follows."""
+        return super().parse_args(ctx, list(_with_numbers(args, self.FACTORS, "2")))
+
+
+def _with_numbers(args: list[str], options: tuple[str, ...], usual: str) -> Iterable[str]:
+    for index, arg in enumerate(args):
+        yield arg
+        if arg == "--":
+            yield from args[index + 1 :]
+            return
+        if arg in options and not _is_number(args[index + 1 : index + 2]):
+            yield usual
+
+
+def _is_number(args: list[str]) -> bool:
+    try:
+        return bool(args) and math.isfinite(float(args[0]))
+    except ValueError:
+        return False
 
 
 class Pending(Model):
@@ -48,10 +104,20 @@ def generate(
     height: Height = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    guidance_rescale: GuidanceRescale = None,
     sampler: SamplerName = None,
     negative: Negative = None,
+    clip_skip: ClipSkip = None,
+    preset: PresetName = None,
+    lora: Loras = None,
     count: Count = None,
     seed: Seed = None,
+    original: From = None,
+    mask: Mask = None,
+    strength: Strength = None,
+    hires: HiresScale = None,
+    upscale: UpscaleFactor = None,
+    upscaler: Upscaler = None,
     optimize: Optimize = False,
     priority: PriorityClass = None,
     not_before: NotBefore = None,
@@ -68,8 +134,11 @@ def generate(
         "height": height,
         "steps": steps,
         "guidance": guidance,
+        "guidance_rescale": guidance_rescale,
         "sampler": sampler,
         "negative_prompt": negative,
+        "clip_skip": clip_skip,
+        "preset": preset,
         "count": count,
         "seed": seed,
         "priority": priority,
@@ -77,8 +146,62 @@ def generate(
         "optimize": optimize or None,
         "keep_partial": keep_partial or None,
     }
-    body = {"prompt": prompt} | {name: value for name, value in wanted.items() if value is not None}
-    run(_generate(body, url, watch=watch, as_json=as_json), as_json=as_json)
+    body = {"prompt": prompt} | _given(wanted)
+
+    async def work() -> None:
+        more = _enlarging(hires, upscale, upscaler, None if original else strength)
+        if lora:
+            more["loras"] = [_lora(each) for each in lora]
+        if original and strength is not None:
+            more["strength"] = strength
+        async with connect(url) as api:
+            more |= await _beginning(api, body, original, mask)
+            await follow(api, body | more, watch=watch, as_json=as_json)
+
+    run(work(), as_json=as_json)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _enlarging(
+    hires: float | None, upscale: float | None, upscaler: str | None, strength: float | None
+) -> dict[str, Any]:
+    """The fields about enlarging; raises CliError when there is nothing that an option could be about."""
+    if upscaler is not None and hires is None and upscale is None:
+        raise CliError(ExitStatus.USAGE, "--upscaler: only together with --hires or --upscale")
+    if strength is not None and hires is None:
+        raise CliError(ExitStatus.USAGE, "--strength: only together with --from or --hires")
+    found: dict[str, Any] = {}
+    if hires is not None:
+        found["hires"] = _given({"scale": hires, "strength": strength, "upscaler": upscaler})
+    if upscale is not None:
+        found["upscale"] = _given({"factor": upscale, "upscaler": upscaler})
+    return found
+
+
+def _lora(text: str) -> dict[str, Any]:
+    """`KEY` or `KEY:WEIGHT`; raises CliError when the weight is no number."""
+    key, colon, weight = text.partition(":")
+    if not colon:
+        return {"key": key}
+    if not _is_number([weight]):
+        raise CliError(ExitStatus.USAGE, f"--lora {text}: the weight {weight!r} is no number")
+    return {"key": key, "weight": float(weight)}
+
+
+async def _beginning(api: Api, body: dict[str, Any], original: str | None, mask: str | None) -> dict[str, Any]:
+    """The fields about the picture to begin with; what lies on this machine is uploaded first."""
+    if original is None:
+        if mask is not None:
+            raise CliError(ExitStatus.USAGE, "--mask: only together with --from")
+        return {}
+    file = await originals.find(api, original, body.get("project"))
+    found: dict[str, Any] = {"init_image": str(file.id)}
+    if mask is not None:
+        found["mask"] = str((await originals.find(api, mask, body.get("project"))).id)
+    return found | await originals.size_for(api, file, body)
 
 
 def with_offset(text: str | None) -> str | None:
@@ -91,18 +214,18 @@ def with_offset(text: str | None) -> str | None:
         return text
 
 
-async def _generate(body: dict[str, Any], url: str | None, *, watch: bool, as_json: bool) -> None:
-    async with connect(url) as api:
-        job, promised = await submit(api, body)
-        if watch:
-            name = job.code if isinstance(job, JobView) else job.job_id
-            view = await display.watch(api, name, as_json=as_json, promised=promised)
-            if not as_json:
-                finished(view, api.url)
-        elif as_json:
-            show_json(job)
-        else:
-            _say(job)
+async def follow(api: Api, body: dict[str, Any], *, watch: bool, as_json: bool) -> None:
+    """Submit a job and say so; follow it to its end if `watch`."""
+    job, promised = await submit(api, body)
+    if watch:
+        name = job.code if isinstance(job, JobView) else job.job_id
+        view = await display.watch(api, name, as_json=as_json, promised=promised)
+        if not as_json:
+            finished(view, api.url)
+    elif as_json:
+        show_json(job)
+    else:
+        _say(job)
 
 
 async def submit(api: Api, body: dict[str, Any]) -> tuple[JobView | Pending, bool]:

@@ -11,7 +11,22 @@ from typing import Annotated
 import structlog
 import typer
 
-from anime_cli import dead, demo, doctor, files, generate, jobs, models, projects, stack, system, token, unload, upload
+from anime_cli import (
+    dead,
+    demo,
+    doctor,
+    files,
+    generate,
+    jobs,
+    models,
+    projects,
+    stack,
+    system,
+    token,
+    unload,
+    upload,
+    upscale,
+)
 from anime_cli.errors import ExitStatus
 from anime_cli.settings import StackSettings
 from anime_common.settings import load
@@ -62,7 +77,8 @@ def up() -> None:
 
 
 app.command()(demo.demo)
-app.command()(generate.generate)
+app.command(cls=generate.WithFactors)(generate.generate)
+app.command()(upscale.upscale)
 app.command()(jobs.jobs)
 app.command()(jobs.watch)
 app.command()(jobs.cancel)

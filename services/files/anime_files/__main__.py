@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from zoneinfo import ZoneInfo
 
@@ -62,7 +63,12 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
     runtime.spawn(Loop(bus, FILES_LEDGER, ledger.handle, stop, batch=settings.files_batch).run(), "ledger events")
     expiry = UploadSweeper(pool, artifacts, stop, settings.files_sweep_interval, settings.files_upload_grace, committed)
     runtime.spawn(expiry.run(), "upload sweeper")
-    uploads = Uploads(
+    uploads = _uploads(settings, pool, artifacts, committed)
+    await rpc.serve(bus, Library(pool, committed).answers() | {REGISTER_UPLOAD: uploads.register})
+
+
+def _uploads(settings: FilesSettings, pool: db.Pool, artifacts: Artifacts, committed: Callable[[], None]) -> Uploads:
+    return Uploads(
         pool,
         artifacts,
         settings.files_key_template,
@@ -72,7 +78,6 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
         committed=committed,
         looking=asyncio.Semaphore(1),
     )
-    await rpc.serve(bus, Library(pool, committed).answers() | {REGISTER_UPLOAD: uploads.register})
 
 
 def _database(pool: db.Pool) -> Check:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
+from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -52,11 +53,13 @@ class Uploads:
     thumbnail_pixels: int
     committed: Callable[[], None]
     looking: asyncio.Semaphore
+    _busy: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def register(self, question: RegisterUpload) -> FileView:
         """The file that an upload becomes; raises Refused (409, 422, 503), and Unavailable."""
         try:
-            return await self._register(question)
+            async with self._busy.setdefault(question.id, asyncio.Lock()):
+                return await self._register(question)
         except Refused as refusal:
             metrics.REFUSED.labels(code=refusal.code).inc()
             if refusal.status in FINAL:
@@ -68,12 +71,14 @@ class Uploads:
         if file is None:
             try:
                 file = await self._take(question)
-            except Missing as error:
-                # Somebody who was asked the same has finished meanwhile and cleared up; else the bytes have expired.
+            except (Missing, Unavailable) as error:
+                # Another instance that was asked the same may have finished meanwhile, and cleared up.
                 file = await self._known(question)
-                if file is None:
+                if file is None and isinstance(error, Missing):
                     text = "the bytes of the upload are not in the artifact store any more: send them again"
                     raise Refused(503, "upload_missing", text, FIELD) from error
+                if file is None:
+                    raise
             except Corrupt as error:
                 text = "other bytes were sent under the same id or Idempotency-Key"
                 raise Refused(409, "idempotency_conflict", text, FIELD) from error

@@ -135,8 +135,9 @@ class Doors:
 
     def _body_refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Why a body is not even read."""
-        if uploads.is_upload(scope):
-            return uploads.refusal(headers, self.max_upload)
+        if scope["path"] == uploads.PATH:
+            # There is one method; the others are answered so, and no body is read.
+            return uploads.refusal(headers, self.max_upload) if scope["method"] == "POST" else None
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_body:
             return too_large(self.max_body)

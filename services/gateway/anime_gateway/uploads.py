@@ -23,7 +23,6 @@ from anime_gateway.public import BASE
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
     from starlette.responses import Response
-    from starlette.types import Scope
 
 PATH = f"{BASE}/uploads"
 PICTURES = ("image/png", "image/jpeg", "image/webp")
@@ -40,11 +39,6 @@ class Received:
     written: Written
     project: str | None = None
     filename: str | None = None
-
-
-def is_upload(scope: Scope) -> bool:
-    """Whether a request sends a picture, so that its body is no JSON and may be large."""
-    return (scope["method"], scope["path"]) == ("POST", PATH)
 
 
 def refusal(headers: Headers, limit: int) -> Response | None:

@@ -28,6 +28,7 @@ from anime_generator.runner import Runner
 from anime_generator.settings import GeneratorSettings
 from anime_generator.shift import Shift
 from anime_generator.staging import Staging
+from anime_generator.supply import Supply
 
 SERVICE = "generator"
 OFFERS_AT_ONCE = 8
@@ -55,8 +56,10 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
         interval=settings.heartbeat,
         gap=settings.heartbeat_gap,
     )
-    staging = Staging(Artifacts(settings.artifacts_url), settings.generator_staging_patience)
-    runner = Runner(bus, desk, host, staging, registry, runtime.spawn)
+    artifacts = Artifacts(settings.artifacts_url)
+    supply = Supply(bus, artifacts, settings.generator_input_patience)
+    staging = Staging(artifacts, settings.generator_staging_patience)
+    runner = Runner(bus, desk, host, supply, staging, registry, runtime.spawn)
     shift = Shift(desk, host, heart, runner, reporter, settings.generator_finish_grace, settings.stop_grace * 0.9)
     runtime.checks["engine"] = _engine(host)
     await bus.listen(f"anime.ctl.generator.{settings.worker}", partial(handlers.hear, desk))

@@ -25,7 +25,8 @@ from anime_generator.device import DeviceError, device_info, open_device
 from anime_generator.drawing import Drawing, Studio
 from anime_generator.engines import open_engine
 from anime_generator.engines.protocol import EngineError, EngineOptions
-from anime_generator.line import Cancellations, Line
+from anime_generator.inputs import RunInputs
+from anime_generator.line import Cancellations, Line, Ordered
 from anime_generator.residents import PRELOADED, Residents
 from anime_generator.run import Run
 
@@ -63,8 +64,8 @@ class Workshop:
         """What can be run here."""
         return wire.Ready(device=device_info(self._device), models=tuple(self._infos.values()), problems=self.problems)
 
-    def obey(self, order: wire.Order) -> bool:
-        """Carry out one order; False when this process must end."""
+    def obey(self, order: wire.Order, blob: bytes = b"") -> bool:
+        """Carry out one order; False when this process must end. `blob` is that of the order's frame."""
         if isinstance(order, wire.Prepare):
             return self._prepare(order.model)
         if isinstance(order, wire.GiveUp):
@@ -72,7 +73,7 @@ class Workshop:
         elif isinstance(order, wire.Configure):
             self._reconfigure(order)
         elif isinstance(order, wire.Draw):
-            return self._draw(order)
+            return self._draw(order, RunInputs(order.inputs, blob))
         return True
 
     def look(self) -> None:
@@ -121,8 +122,8 @@ class Workshop:
             return not error.poisoned
         return True
 
-    def _draw(self, order: wire.Draw) -> bool:
-        run = Run(self._line, order, {key: spec.engine for key, spec in self._specs.items()}, self._cancel)
+    def _draw(self, order: wire.Draw, inputs: RunInputs) -> bool:
+        run = Run(self._line, order, {key: spec.engine for key, spec in self._specs.items()}, self._cancel, inputs)
         leaving = run.guarded(Drawing(self._studio, run).draw, self._infos.get(order.model))
         self._cancel.clear()
         if not leaving:
@@ -147,14 +148,14 @@ class Workshop:
         )
 
 
-def hear(line: Line, orders: queue.SimpleQueue[wire.Order], cancel: Cancellations) -> None:
+def hear(line: Line, orders: queue.SimpleQueue[Ordered], cancel: Cancellations) -> None:
     """The hearing thread: cancels take effect at once, other orders wait. Ends the process with the service."""
     try:
-        while (order := line.receive()) is not None:
-            if isinstance(order, wire.Stop):
-                cancel.add(order.attempts)
+        while (heard := line.receive()) is not None:
+            if isinstance(heard.order, wire.Stop):
+                cancel.add(heard.order.attempts)
             else:
-                orders.put(order)
+                orders.put(heard)
     except (OSError, ValueError, wire.WireError):
         log.exception("line_broken")
     finally:
@@ -179,11 +180,12 @@ def main(argv: list[str]) -> int:
     bind_to_parent(int(argv[2]))
     configure_logging("generator-engine", level=argv[3], style=argv[4])
     line = Line(socket.socket(fileno=int(argv[1])))
-    config = line.receive()
+    first = line.receive()
+    config = first.order if first is not None else None
     if not isinstance(config, wire.Configure):
         raise wire.WireError(f"the first order must be configure, not {config!r}")
     cancel = Cancellations()
-    orders: queue.SimpleQueue[wire.Order] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[Ordered] = queue.SimpleQueue()
     threading.Thread(target=hear, args=(line, orders, cancel), name="hear", daemon=True).start()
     try:
         workshop = Workshop(line, config, cancel)
@@ -198,16 +200,17 @@ def main(argv: list[str]) -> int:
     return serve(workshop, orders, config.memory.look_every)
 
 
-def serve(workshop: Workshop, orders: queue.SimpleQueue[wire.Order], look_every: float) -> int:
+def serve(workshop: Workshop, orders: queue.SimpleQueue[Ordered], look_every: float) -> int:
     """Obey orders, and look around between them; returns the exit status when this process must end."""
     while True:
         try:
-            order = orders.get(timeout=look_every)
+            heard = orders.get(timeout=look_every)
         except queue.Empty:
             workshop.look()
         else:
-            if not workshop.obey(order):
+            if not workshop.obey(heard.order, heard.blob):
                 return 0
+            del heard  # what a run began with need not wait for the next order
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Drawing:
 
     def _try_hard(self, spec: ModelSpec, jobs: Jobs) -> EngineError | None:
         """Draw with this model; the lack of memory that nothing here could mend."""
-        limits, pixels = self.studio.limits, jobs[0].settings.width * jobs[0].settings.height
+        limits, pixels = self.studio.limits, jobs[0].settings.largest_pass()
         cleared = False
         while left := self.run.left(jobs):
             planned = limits.plan(spec.key, pixels, spec.batch_limit)
@@ -105,7 +105,8 @@ class Drawing:
         self.run.begin(Phase.LOADING, tuple(job.attempt_id for job in jobs))
         try:
             self.studio.residents.use(spec, DREW)
-            self.studio.engines[spec.engine].generate(spec, jobs, self.run.on_event, self.run.cancel, manner)
+            engine = self.studio.engines[spec.engine]
+            engine.generate(spec, jobs, self.run.on_event, self.run.cancel, manner, self.run.inputs)
         except EngineError as error:
             if error.code != OUT_OF_MEMORY:
                 raise

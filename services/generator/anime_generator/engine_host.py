@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from anime_generator import wire
 from anime_generator.hearing import Heard, Hearing
 from anime_generator.residency import Tier
+from anime_generator.supply import NOTHING, Supplies
 from anime_generator.watchdog import Patience, Watchdog
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ class EngineHost:
             self._kill("the service stops")
             await self._process.wait()
 
-    async def draw(self, jobs: tuple[OfferedJob, ...]) -> AsyncIterator[Heard]:
+    async def draw(self, jobs: tuple[OfferedJob, ...], supplies: Supplies = NOTHING) -> AsyncIterator[Heard]:
         """Run jobs of one batch key, one run at a time; yields until each attempt has its `wire.Ended`.
 
-        Waits for the engine process when it is being replaced.
+        `supplies` is what they begin with. Waits for the engine process when it is being replaced.
         """
         if self._run is not None:
             raise RuntimeError("a run is in hand already")
@@ -150,13 +151,13 @@ class EngineHost:
         run = Hearing(self._runs, {job.attempt_id for job in jobs})
         self._run = run
         try:
-            await self._hand_over(run, jobs)
+            await self._hand_over(run, jobs, supplies)
             while (heard := await run.queue.get()) is not None:
                 yield heard
         finally:
             self._run = None
 
-    async def _hand_over(self, run: Hearing, jobs: tuple[OfferedJob, ...]) -> None:
+    async def _hand_over(self, run: Hearing, jobs: tuple[OfferedJob, ...], supplies: Supplies) -> None:
         """Give a run to the engine process; it ends at once when there is none for too long."""
         if not await self.wait_usable():
             run.lone = False  # the jobs are not to blame
@@ -167,7 +168,8 @@ class EngineHost:
         limit = next((spec.batch_limit for spec in self._options.config.models if spec.key == settings.model), 1)
         pixels = settings.width * settings.height
         self._watchdog.running(settings.model, pixels, min(pictures, limit), asyncio.get_running_loop().time())
-        self._send(wire.Draw(run=run.number, model=settings.model, jobs=jobs))
+        order = wire.Draw(run=run.number, model=settings.model, jobs=jobs, inputs=supplies.inputs)
+        self._send(order, supplies.blob)
         run.sent = True
 
     def stop(self, attempts: tuple[UUID, ...]) -> None:
@@ -349,10 +351,10 @@ class EngineHost:
             self._kill(self._reason or "closed its line without ending")
             return await process.wait()
 
-    def _send(self, message: Model) -> None:
-        """Orders are small and rare: the socket's buffer takes them. A broken line is noticed by the reader."""
+    def _send(self, message: Model, blob: bytes = b"") -> None:
+        """Orders are rare: the writer's buffer takes them. A broken line is noticed by the reader."""
         if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(wire.frame(message))
+            self._writer.write(wire.frame(message, blob))
 
 
 def _status_text(status: int) -> str:

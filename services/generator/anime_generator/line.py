@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from anime_generator import wire
@@ -31,6 +31,13 @@ class Cancellations:
         self._asked.clear()
 
 
+class Ordered(NamedTuple):
+    """An order, with its blob."""
+
+    order: wire.Order
+    blob: bytes = b""
+
+
 class Line:
     """The socket to the service."""
 
@@ -41,14 +48,14 @@ class Line:
         """Tell the service; waits while it is slow to listen."""
         self._connection.sendall(wire.frame(message, blob))
 
-    def receive(self) -> wire.Order | None:
+    def receive(self) -> Ordered | None:
         """The next order; None when the service has gone."""
         header = self._exactly(wire.HEADER.size)
         if header is None:
             return None
-        size, _ = wire.lengths(header)
-        text = self._exactly(size)
-        return None if text is None else wire.read_order(text)
+        text_size, blob_size = wire.lengths(header)
+        text, blob = self._exactly(text_size), self._exactly(blob_size)
+        return None if text is None or blob is None else Ordered(wire.read_order(text), blob)
 
     def _exactly(self, size: int) -> bytes | None:
         parts = bytearray()

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from anime_common.contracts.vocabulary import Sampler
 from anime_generator import __version__
+from anime_generator.wire import named
 
 if TYPE_CHECKING:
+    from anime_common.contracts.generation import Settings
     from anime_common.contracts.generator import OfferedJob
     from anime_generator.engines.protocol import Picture
 
 KEY = "tower-anime"
 RECORD_VERSION = 1
+NO_INPUTS: Mapping[UUID, str] = MappingProxyType({})
 COMPRESSION = 4
 """zlib level of the PNG: a quarter larger than the best takes a fifth of the time."""
 
@@ -50,25 +56,56 @@ def parameters(job: OfferedJob, picture: Picture, size: tuple[int, int]) -> str:
     """The text that other tools read; `size` is width and height of the picture as drawn."""
     settings = job.settings
     sampler, schedule = SAMPLER_NAMES[settings.sampler]
+    width, height = _size_before_enlarging(settings, size)
     pairs = {
         "Steps": settings.steps,
         "Sampler": sampler,
         "Schedule type": schedule,
         "CFG scale": f"{settings.guidance:g}",
         "Seed": picture.seed,
-        "Size": f"{size[0]}x{size[1]}",
+        "Size": f"{width}x{height}",
         "Model": settings.model,
+        **_extras(settings),
         "Version": f"tower-anime {__version__}",
     }
-    lines = [settings.prompt]
+    loras = "".join(f" <lora:{use.key}:{use.weight:g}>" for use in settings.loras)
+    lines = [settings.prompt + loras]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
     lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items()))
     return "\n".join(lines)
 
 
-def record(job: OfferedJob, picture: Picture, *, engine: str, warnings: tuple[str, ...]) -> dict[str, Any]:
-    """Everything needed to make the picture again and to find its job."""
+def _size_before_enlarging(settings: Settings, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the first pass: whoever reads them enlarges as the other entries say."""
+    if settings.hires is not None:
+        return settings.width, settings.height
+    if settings.upscale is not None:
+        return round(size[0] / settings.upscale.factor), round(size[1] / settings.upscale.factor)
+    return size
+
+
+def _extras(settings: Settings) -> dict[str, object]:
+    """What only some pictures are made with."""
+    hires, upscale = settings.hires, settings.upscale
+    strength = hires.strength if hires is not None else settings.strength
+    pairs: dict[str, object] = {}
+    if strength is not None:
+        pairs["Denoising strength"] = f"{strength:g}"
+    if settings.clip_skip > 1:
+        pairs["Clip skip"] = settings.clip_skip
+    if hires is not None:
+        scale = f"{round(hires.width / settings.width, 2):g}"
+        pairs |= {"Hires upscale": scale, "Hires steps": hires.steps, "Hires upscaler": hires.upscaler}
+    if upscale is not None:
+        pairs |= {"Postprocess upscale by": f"{upscale.factor:g}", "Postprocess upscaler": upscale.upscaler}
+    return pairs
+
+
+def record(
+    job: OfferedJob, picture: Picture, *, engine: str, warnings: tuple[str, ...], inputs: Mapping[UUID, str]
+) -> dict[str, Any]:
+    """Everything needed to make the picture again and to find its job; `inputs` are SHA-256 by file id."""
     return {
         "version": RECORD_VERSION,
         "generator": __version__,
@@ -80,17 +117,26 @@ def record(job: OfferedJob, picture: Picture, *, engine: str, warnings: tuple[st
         "index": picture.index,
         "seed": picture.seed,
         "settings": job.settings.model_dump(mode="json"),
+        "inputs": {str(file_id): inputs[file_id] for file_id in named(job.settings).values()},
         "warnings": list(warnings),
     }
 
 
 def encode_png(
-    image: Image.Image, job: OfferedJob, picture: Picture, *, engine: str, warnings: tuple[str, ...] = ()
+    image: Image.Image,
+    job: OfferedJob,
+    picture: Picture,
+    *,
+    engine: str,
+    warnings: tuple[str, ...] = (),
+    inputs: Mapping[UUID, str] = NO_INPUTS,
 ) -> bytes:
-    """The picture as a PNG that carries both texts."""
+    """The picture as a PNG that carries both texts; `inputs` are the SHA-256 of what it began with, by file id."""
     info = PngInfo()
     info.add_text("parameters", parameters(job, picture, image.size))
-    info.add_itxt(KEY, json.dumps(record(job, picture, engine=engine, warnings=warnings), ensure_ascii=False))
+    info.add_itxt(
+        KEY, json.dumps(record(job, picture, engine=engine, warnings=warnings, inputs=inputs), ensure_ascii=False)
+    )
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
     return buffer.getvalue()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from uuid import UUID
 
+    from anime_common.contracts.generation import SampledPass
+
 CEILING = 99.0
 RECENT_STEPS = 8
 
@@ -109,12 +111,15 @@ def _mean(old: Costs, new: Costs, weight: float) -> Costs:
 
 @dataclass(slots=True)
 class Tracker:
-    """How far one attempt is: fed with what the engine reports, read as `AttemptProgress`."""
+    """How far one attempt is: fed with what the engine reports, read as `AttemptProgress`.
+
+    `costs.step` is of a step of the first pass; one of a larger pass costs as many times more as it has pixels.
+    """
 
     job_id: UUID
     attempt_id: UUID
     images: int
-    steps: int
+    passes: tuple[SampledPass, ...]
     costs: Costs
     cold: bool = False
     phase: Phase = Phase.LOADING
@@ -131,11 +136,13 @@ class Tracker:
 
     def begin(self, phase: Phase, now: float) -> None:
         """A phase begins."""
-        self.phase = phase
+        before, self.phase = self.phase, phase
         if phase is not Phase.LOADING:
             self._encoded = self._encoded or phase is not Phase.ENCODING
         if phase is Phase.SAMPLING:
             self._last = now
+            if before is Phase.UPSCALING:
+                return  # the second pass goes on where the first one ended
             # What was sampled and never decoded is sampled anew: memory had run out.
             self._sampled = {index: step for index, step in self._sampled.items() if index in self._decoded}
 
@@ -144,7 +151,7 @@ class Tracker:
         self._current, self._width = tuple(indexes), max(width, 1)
         self._sampled |= dict.fromkeys(self._current, step)
         if self._last is not None:
-            self._recent.append(now - self._last)
+            self._recent.append((now - self._last) / self._weight(step))
         self._last = now
 
     def painted(self, index: int) -> None:
@@ -157,7 +164,7 @@ class Tracker:
         self._saved.add(index)
 
     def step_seconds(self) -> float | None:
-        """Mean length of the latest steps; the very first one counts once there is nothing better."""
+        """Mean length of the latest steps, as if all were of the first pass; None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
     def view(self) -> AttemptProgress:
@@ -186,18 +193,35 @@ class Tracker:
             preview=self.preview,
         )
 
+    @property
+    def steps(self) -> int:
+        """Of one picture, in all passes."""
+        return sum(each.steps for each in self.passes)
+
+    def _work(self, steps: int) -> float:
+        """What the first steps of a picture cost, in steps of the first pass."""
+        found, left = 0.0, steps
+        for each in self.passes:
+            found += min(left, each.steps) * each.pixels / self.passes[0].pixels
+            left = max(left - each.steps, 0)
+        return found
+
+    def _weight(self, step: int) -> float:
+        """What one step costs, from 1, in steps of the first pass."""
+        return (self._work(step) - self._work(step - 1)) or 1.0
+
     def _loading_cost(self) -> float:
         return self.costs.loading if self.cold else 0.0
 
     def _picture_cost(self) -> float:
-        return self.steps * self.costs.step + self.costs.decoding + self.costs.saving
+        return self._work(self.steps) * self.costs.step + self.costs.decoding + self.costs.saving
 
     def _picture_done(self, index: int) -> float:
         if index in self._saved:
             return self._picture_cost()
         if index in self._decoded:
-            return self.steps * self.costs.step + self.costs.decoding
-        return min(self._sampled.get(index, 0), self.steps) * self.costs.step
+            return self._work(self.steps) * self.costs.step + self.costs.decoding
+        return self._work(self._sampled.get(index, 0)) * self.costs.step
 
     def _eta(self) -> float | None:
         """Seconds until the last picture is staged; None until a step was measured, here or in an earlier run."""
@@ -205,10 +229,10 @@ class Tracker:
         if step is None:
             return None
         unfinished = [index for index in range(self.images) if index not in self._decoded]
-        in_work = [self.steps - self._sampled[index] for index in unfinished if index in self._sampled]
+        whole = self._work(self.steps)
+        in_work = [whole - self._work(self._sampled[index]) for index in unfinished if index in self._sampled]
         untouched = len(unfinished) - len(in_work)
-        steps_left = max(in_work, default=0) + ceil(untouched / self._width) * self.steps
-        left = steps_left * step
+        left = (max(in_work, default=0.0) + ceil(untouched / self._width) * whole) * step
         left += len(unfinished) * self.costs.decoding + (self.images - len(self._saved)) * self.costs.saving
         if self.cold and self.phase is Phase.LOADING:
             left += self.costs.loading

@@ -13,6 +13,7 @@ import structlog
 from anime_common.contracts.vocabulary import Phase
 from anime_generator import wire
 from anime_generator.engines.protocol import Drawn, EngineError, PhaseBegan, Previewed, Stepped, Warned
+from anime_generator.inputs import RunInputs
 from anime_generator.metadata import encode_png
 from anime_generator.registry import settings_problem
 
@@ -29,14 +30,23 @@ log = structlog.get_logger(__name__)
 class Run:
     """One run: turns what the engine tells into reports, and gives every attempt exactly one end.
 
-    `engines` are the engines' names by model. `note` is a warning that goes with every picture painted from now on.
+    `engines` are the engines' names by model, `inputs` what the jobs begin with. `note` is a warning that goes with
+    every picture painted from now on.
     """
 
-    def __init__(self, line: Line, order: wire.Draw, engines: Mapping[str, str], cancel: Cancellations) -> None:
+    def __init__(
+        self,
+        line: Line,
+        order: wire.Draw,
+        engines: Mapping[str, str],
+        cancel: Cancellations,
+        inputs: RunInputs | None = None,
+    ) -> None:
         self._line = line
         self._run = order.run
         self._engines = engines
         self.cancel = cancel
+        self.inputs = inputs or RunInputs()
         self._open = {job.attempt_id: job for job in order.jobs}
         self._painted: dict[UUID, set[int]] = defaultdict(set)
         self._warnings: dict[UUID, tuple[str, ...]] = defaultdict(tuple)
@@ -132,7 +142,7 @@ class Run:
             self._warn(picture.attempt_id, self.note)
         warnings = self._warnings[picture.attempt_id]
         engine = self._engines[job.settings.model]
-        data = encode_png(event.image, job, picture, engine=engine, warnings=warnings)
+        data = encode_png(event.image, job, picture, engine=engine, warnings=warnings, inputs=self.inputs.sha256)
         width, height = event.image.size
         painted = wire.Painted(
             run=self._run,
@@ -149,13 +159,15 @@ class Run:
             self._end(picture.attempt_id, "painted")
 
     def _refuse(self, info: ModelInfo | None) -> None:
-        """End the attempts that this model cannot do."""
+        """End the attempts that this model cannot do, or that begin with what is no picture."""
         for attempt_id, job in tuple(self._open.items()):
             if info is None:
                 text = f"model: {job.settings.model} cannot be run here (any more)"
                 self._end(attempt_id, "failed", EngineError("model_unavailable", text, retryable=True))
             elif (problem := settings_problem(info, job.settings)) is not None:
                 self._end(attempt_id, "failed", EngineError("bad_settings", problem, retryable=False))
+            elif (error := self.inputs.problem(job.settings)) is not None:
+                self._end(attempt_id, "failed", error)
 
     def _end_all(self, error: EngineError) -> None:
         lone = len(self._open) == 1

@@ -22,6 +22,7 @@ from anime_generator.model import Attempt, Failure, Made, Stage
 from anime_generator.progress import History, Tracker
 from anime_generator.residency import Tier
 from anime_generator.staging import NotOurs, Staging, StagingFailed
+from anime_generator.supply import NOTHING
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from anime_generator.hearing import Heard
     from anime_generator.registry.live import LiveRegistry
     from anime_generator.reporter import Spawn
+    from anime_generator.supply import Supplies, Supply
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +56,19 @@ class Runner:
     """Draws what the desk says is next."""
 
     def __init__(
-        self, bus: Bus, desk: Desk, host: EngineHost, staging: Staging, registry: LiveRegistry, spawn: Spawn
+        self,
+        bus: Bus,
+        desk: Desk,
+        host: EngineHost,
+        supply: Supply,
+        staging: Staging,
+        registry: LiveRegistry,
+        spawn: Spawn,
     ) -> None:
         self._bus = bus
         self._desk = desk
         self._host = host
+        self._supply = supply
         self._staging = staging
         self._registry = registry
         self._spawn = spawn
@@ -78,16 +88,41 @@ class Runner:
 
     async def _draw_or_return(self, attempts: tuple[Attempt, ...]) -> None:
         """Run an offer; what waits for a model that has left the registry meanwhile goes back to the ledger."""
+        attempts, supplies = await self._supplied(attempts)
+        if not attempts:
+            return
         key = attempts[0].job.settings.model
         if key in self._registry.current.models:
-            await self._draw(attempts)
+            await self._draw(attempts, supplies)
         else:
             reason = f"the model {key} has left this worker's registry"
             ids = [attempt.id for attempt in attempts]
             log.warning("attempts_released", attempts=len(ids), reason=reason)
             self._desk.apply(model.release(self._desk.worker, ids, reason, datetime.now(UTC)))
 
-    async def _draw(self, attempts: tuple[Attempt, ...]) -> None:
+    async def _supplied(self, attempts: tuple[Attempt, ...]) -> tuple[tuple[Attempt, ...], Supplies]:
+        """The attempts that can begin, with what they begin with. Meanwhile they wait, and can be cancelled at once."""
+        if not any(wire.named(attempt.job.settings) for attempt in attempts):
+            return attempts, NOTHING
+
+        def waiting() -> tuple[Attempt, ...]:
+            found = (self._desk.worker.attempts.get(attempt.id) for attempt in attempts)
+            return tuple(each for each in found if each is not None and each.stage is Stage.WAITING)
+
+        with span("inputs", traceparent=attempts[0].traceparent):
+            supplies = await self._supply.bring([attempt.job for attempt in attempts], lambda: bool(waiting()))
+        able = []
+        for attempt in waiting():
+            if (failure := supplies.failures.get(attempt.id)) is None:
+                able.append(attempt)
+                continue
+            log.warning("input_failed", attempt_id=str(attempt.id), code=failure.code, message=failure.message)
+            engine, now = self._registry.engine(attempt.job.settings.model), datetime.now(UTC)
+            self._desk.apply(model.begin(self._desk.worker, (attempt.id,), engine, now))
+            self._desk.apply(model.fail(self._desk.worker, attempt.id, failure, now))
+        return tuple(able), supplies
+
+    async def _draw(self, attempts: tuple[Attempt, ...], supplies: Supplies) -> None:
         settings = attempts[0].job.settings
         engine = self._registry.engine(settings.model)
         ids = tuple(attempt.id for attempt in attempts)
@@ -97,14 +132,14 @@ class Runner:
             work = {attempt.id: _Work(attempt, self._feed(attempt, source), source) for attempt in attempts}
             for each in work.values():
                 await each.feed.tell()
-            async for heard in self._host.draw(tuple(attempt.job for attempt in attempts)):
+            async for heard in self._host.draw(tuple(attempt.job for attempt in attempts), supplies):
                 await self._on_heard(work, heard)
 
     def _feed(self, attempt: Attempt, source: Tier | None) -> Feed:
         settings = attempt.job.settings
         costs = self._history.costs(settings.model, settings.width * settings.height, source)
         cold = source is not Tier.DEVICE
-        tracker = Tracker(attempt.job.job_id, attempt.id, settings.count, settings.steps, costs, cold=cold)
+        tracker = Tracker(attempt.job.job_id, attempt.id, settings.count, settings.sampled(), costs, cold=cold)
         return Feed(self._bus, self._desk, tracker, self._spawn)
 
     async def _on_heard(self, work: dict[UUID, _Work], heard: Heard) -> None:

@@ -40,6 +40,9 @@ class GeneratorSettings(ServiceSettings):
     heartbeat: float = Field(5.0, gt=0, le=10, description="Time between two heartbeats.")
     heartbeat_gap: float = Field(0.05, ge=0, le=1, description="Shortest time between two heartbeats.")
     generator_finish_grace: float = Field(5.0, ge=0, description="When stopping, how long a running attempt may go on.")
+    generator_input_patience: float = Field(
+        20.0, ge=0, description="How long to try to get the pictures that a job begins with before its attempt fails."
+    )
     generator_staging_patience: float = Field(
         300.0, gt=0, description="How long to try to store a picture before its attempt fails."
     )

@@ -1,6 +1,6 @@
 """What the service and its engine process say to each other, over one local stream socket.
 
-A frame is two big-endian 32-bit lengths, a JSON text and a blob (the bytes of a picture, or none). Only the two
+A frame is two big-endian 32-bit lengths, a JSON text and a blob (the bytes of pictures, or none). Only the two
 processes of one worker speak this, always of the same version; JSON rather than pickle all the same, so that nothing
 that lies in a frame can run.
 """
@@ -22,6 +22,8 @@ from anime_generator.registry import ModelSpec
 HEADER = struct.Struct("!II")
 MAX_TEXT = 16 << 20
 MAX_BLOB = 512 << 20
+PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
+"""Media types of what jobs may begin with."""
 UNUSABLE = 78
 """Exit status of the engine process when nothing of its configuration can be run (EX_CONFIG of sysexits.h)."""
 
@@ -63,13 +65,32 @@ class Prepare(Model):
     model: str
 
 
+class Input(Model):
+    """A file that jobs begin with; `size` in bytes."""
+
+    file_id: UUID
+    sha256: str
+    media_type: str
+    size: int
+
+
+def named(settings: Settings) -> dict[str, UUID]:
+    """The files that a job begins with, by the field that names each."""
+    given = {"init_image": settings.init_image, "mask": settings.mask}
+    return {name: file_id for name, file_id in given.items() if file_id is not None}
+
+
 class Draw(Model):
-    """Draw the pictures of these jobs, which share a batch key, in one run."""
+    """Draw the pictures of these jobs, which share a batch key, in one run.
+
+    The blob is what they begin with: the bytes of the inputs one after another.
+    """
 
     type: Literal["draw"] = "draw"
     run: int
     model: str
     jobs: tuple[OfferedJob, ...]
+    inputs: tuple[Input, ...] = ()
 
 
 class Stop(Model):

@@ -94,7 +94,8 @@ def _refused(text: str, field: str) -> Refused:
 
 def _check_fields(request: GenerationRequest, model: ModelInfo) -> None:
     for name in SETTABLE:
-        if model.fields and name in request.model_fields_set and name not in model.fields:
+        asked = getattr(request, name) != type(request).model_fields[name].default
+        if model.fields and asked and name not in model.fields:
             raise Refused(422, "not_supported", f"the model {model.key} does not take this field", name)
 
 

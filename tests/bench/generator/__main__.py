@@ -30,7 +30,7 @@ from tests.stacks import ROOT
 RECORDS = ROOT / "docs" / "benchmarks"
 PARTS = ("cold", "overhead", "batches", "embeddings", "previews", "switch")
 VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
-QUICK = Amount(cold=1, rounds=4, batch_rounds=1, switches=2)
+QUICK = Amount(cold=1, rounds=3, batch_rounds=1, switches=2)
 SPRITE = Amount(cold=3, rounds=12, batch_rounds=3, switches=6)
 LARGE = Amount(cold=2, rounds=4, batch_rounds=1, switches=3)
 CARD = Amount(cold=3, rounds=10, batch_rounds=3, switches=6)
@@ -184,16 +184,15 @@ def run(given: argparse.Namespace) -> Record:
         models = [measure(subject, given.only, given.threads) for subject in chosen]
         spent = costs.Costs.between(before, costs.read(clocks), 1, machine.cores())
     described["minutes"] = round(spent.seconds / 60, 1)
-    described["of the machine, other programs meanwhile"] = f"{100 * spent.others:.0f} %"
+    described[report.OTHERS] = f"{100 * spent.others:.0f} %"
     if spent.others > costs.FULL_MACHINE:
-        described["therefore"] = "the machine was shared: look at ratios and processor time rather than at wall time"
+        described[report.SHARED] = "the machine was shared: look at ratios and processor time rather than at wall time"
     return Record(described, models)
 
 
 def main() -> int:
     """Measure, print, record; 1 when a part could not be measured, 2 when it cannot begin."""
     given = arguments()
-    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # processes that are started inherit it
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     try:
         open_device(given.device)

@@ -47,7 +47,7 @@ class Bare:
 
 def arguments(settings: Settings) -> dict[str, Any]:
     """The pipeline's arguments for one picture, in JSON's types."""
-    found: dict[str, Any] = {
+    return {
         "prompt": settings.prompt,
         "negative_prompt": settings.negative_prompt,
         "width": settings.width,
@@ -56,9 +56,6 @@ def arguments(settings: Settings) -> dict[str, Any]:
         "guidance_scale": settings.guidance,
         "guidance_rescale": settings.guidance_rescale,
     }
-    if settings.clip_skip > 1:
-        found["clip_skip"] = settings.clip_skip - 1  # diffusers counts the layers that are left out
-    return found
 
 
 def solver(settings: Settings, trained: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -153,9 +153,12 @@ def _order(subject: Subject, number: int, folder: Path, out: Path) -> dict[str, 
 
 
 def _environment() -> dict[str, str]:
-    """As the service gives it to its engine process."""
+    """As the service gives it to its engine process, with as many threads as this process has."""
+    import torch
+
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **offline}
+    threads = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return {**os.environ, **threads, **offline}
 
 
 async def _staying(subject: Subject, pictures: int) -> tuple[Lap, list[tuple[Lap, Run]]]:

@@ -16,6 +16,9 @@ from tests.bench.generator.expected import METRICS, SOURCES, Metric
 from tests.bench.tables import Cell, Result, Table, shown
 
 PAGE, DATA = "generator.md", "generator.json"
+OTHERS = "of the machine, other programs meanwhile"
+SHARED = "therefore"
+"""Lines about the machine: how much others took of it; and, where that was much, what to make of it."""
 INTRO = """\
 Written by `make bench-generator`, from [generator.json](generator.json). Everything is measured at the engine: the code
 of the engine process, with all that it tells its service over a real socket, up to the PNG; bus, ledger and storage are
@@ -83,7 +86,9 @@ def markdown(records: Records) -> str:
     if "cuda" not in records:
         parts.append(GPU_IS_EMPTY)
     parts += ["## Overview", overview(records).markdown(), _misses(records), "Where the expectations come from:"]
-    parts.append("\n".join(f"{number}. {source}" for number, source in enumerate(SOURCES, 1)))
+    parts.append(
+        "\n".join(f"{number}. {source.replace(chr(10), chr(10) + '   ')}" for number, source in enumerate(SOURCES, 1))
+    )
     parts += ["## What holds for all numbers", HOW]
     for kind, record in records.items():
         lines = "\n".join(f"- {name}: {shown(value)}" for name, value in record.machine.items())
@@ -104,24 +109,33 @@ def overview(records: Records) -> Table:
     for metric in METRICS:
         found = [_cell(model.number(metric), metric.unit) for _, model in models]
         goal = "" if metric.goal is None else f"≤ {metric.goal:g} {metric.unit}"
-        rows.append([metric.what, goal, *found, *("" for _ in gpu), metric.expected, metric.source])
+        rows.append([metric.what, goal, *found, *("" for _ in gpu), metric.expected, metric.because])
     return Table(("what", "goal", *columns, *gpu, "12 GB card, expected", "because"), rows)
 
 
 def _cell(value: float | None, unit: str) -> str:
-    return "–" if value is None else f"{shown(value)} {unit}"
+    if value is None:
+        return "–"
+    number = f"{value:.2g}" if 0 < abs(value) < 0.1 else shown(value)
+    return f"{number} {unit}"
 
 
 def _misses(records: Records) -> str:
     """What is above its goal, said in words."""
-    found = [
-        f"{metric.what} ({model.name}, {kind}): {_cell(value, metric.unit)}, goal {metric.goal:g} {metric.unit}"
-        for kind, record in records.items()
-        for model in record.models
-        for metric in METRICS
-        if metric.goal is not None and (value := model.number(metric)) is not None and value > metric.goal
-    ]
-    return "Above their goals: " + "; ".join(found) + "." if found else "No number is above its goal."
+    found: dict[str, list[str]] = {}
+    for kind, run in records.items():
+        for model in run.models:
+            for metric in METRICS:
+                value = model.number(metric)
+                if metric.goal is None or value is None or value <= metric.goal:
+                    continue
+                others = run.machine.get(OTHERS) if SHARED in run.machine and metric.wall else None
+                while_shared = f" by the clock, while other programs took {others} of the machine" if others else ""
+                text = f"{metric.what} ({model.name}, {kind}): {_cell(value, metric.unit)}"
+                found.setdefault(f"Above the goal{while_shared}", []).append(text)
+    if not found:
+        return "No number is above its goal."
+    return "\n\n".join(f"{which}: {'; '.join(texts)}." for which, texts in found.items())
 
 
 def _device(kind: str) -> str:

@@ -49,7 +49,10 @@ class Subject:
     small: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, **changes: Any) -> Settings:
-        """The settings of a picture: the model's defaults."""
+        """The settings of a picture: the model's defaults, and all layers of the text encoder.
+
+        The bare pipeline fails with `clip_skip`: diffusers looks for a part that transformers 5 does not have.
+        """
         defaults = self.spec.defaults
         known = {
             "prompt": PROMPT,
@@ -61,7 +64,6 @@ class Subject:
             "guidance": defaults.guidance,
             "sampler": defaults.sampler,
             "guidance_rescale": self.spec.guidance_rescale,
-            "clip_skip": self.spec.clip_skip,
             "seed": 1,
         }
         return Settings.model_validate(known | changes)
@@ -129,7 +131,7 @@ def from_registry(key: str, amount: Amount, device: str) -> Subject:
     models = load_registry(Path(named) if named else None, frozenset(ENGINES)).models
     if key not in models:
         where = named or "the shipped registry (ANIME_MODELS names another)"
-        raise ValueError(f"--model: there is no model {key!r} in {where}: {', '.join(sorted(models))} are there")
+        raise ValueError(f"--model: there is no model {key!r} in {where}; known: {', '.join(sorted(models))}")
     if models[key].engine != "diffusers":
         raise ValueError(f"--model: {key} is drawn by the engine {models[key].engine}; only diffusers is measured")
     spec = models[key]

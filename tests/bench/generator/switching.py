@@ -23,9 +23,12 @@ RESERVE = 0.15
 """Of a card, what models leave free."""
 ON_A_CPU = (
     "On a CPU weights are never parked: both tiers would be the same memory. That row shows the engine's code on the"
-    " simulated card, whose memory is the machine's too: copies from memory to memory, one out and one in. The files"
-    " that are read again are in the system's cache."
+    " simulated card, whose memory is the machine's too: copies from memory to memory, one model out and one in. The"
+    " files that are read again are in the system's cache, in half precision, so that reading can take less than that."
 )
+
+
+COLUMNS = ("the other model", "device", "switch ms, median", "lowest", "highest", "s, switch and picture", "CPU s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +55,38 @@ def switching(subject: Subject) -> Result:
         with _arranged(subject, place, size) as (engine, device):
             size, laps = _turns(subject, engine, place)
         drawn += len(laps)
+        if not laps:
+            remarks.append(f"There is no memory for this: {place.name}.")
+            rows.append((place.name, device, None, None, None, None, None))
+            continue
         loading = Range.of(1000 * run.timings[Phase.LOADING] for _, run in laps)
-        cpu = Range.of(lap.cpu for lap, _ in laps)
-        whole = Range.of(lap.wall for lap, _ in laps)
+        whole, cpu = Range.of(lap.wall for lap, _ in laps), Range.of(lap.cpu for lap, _ in laps)
         rows.append((place.name, device, loading.median, loading.low, loading.high, whole.median, cpu.median))
         numbers[f"switch ms, {place.tier or 'disk'}"] = loading.median
+    if not drawn:
+        raise AuditError("no switch could be arranged: see how much memory is free")
     numbers["model MB"] = size / (1 << 20)
-    table = Table(
-        ("the other model", "device", "switch ms, median", "lowest", "highest", "s, switch and picture", "CPU s"), rows
-    )
     if not subject.device.startswith("cuda"):
         remarks.append(ON_A_CPU)
     remarks.append(
         f"Each model takes {numbers['model MB']:,.0f} MB. Audit: {drawn} pictures; before each of them the models lay"
         " where the row says, and afterwards they had changed places."
     )
+    table = Table(COLUMNS, rows)
     return Result("switch", "Changing the model", numbers=numbers, tables=[table], remarks=remarks)
 
 
 def _turns(subject: Subject, engine: AtWork, place: Place) -> tuple[int, list[tuple[Lap, Run]]]:
-    """Draw with one model after the other; the bytes of one, and the runs of which each began with a switch."""
+    """Draw with one model after the other; the bytes of one, and the runs of which each began with a switch.
+
+    No runs when there is not memory enough for the first model to lie at that place.
+    """
     first, other = subject.spec.key, second(subject).key
     size = engine.prepare(first).bytes
     engine.prepare(other)
-    found = []
+    found: list[tuple[Lap, Run]] = []
+    if engine.tier(first) != place.tier:
+        return size, found
     for number in range(subject.amount.switches + 2):
         key, left = (first, other) if number % 2 == 0 else (other, first)
         if engine.tier(key) != place.tier or engine.tier(left) != "device":

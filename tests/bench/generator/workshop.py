@@ -104,6 +104,8 @@ def at_work(config: wire.Configure) -> Iterator[AtWork]:
     listening.start()
     workshop = Workshop(Line(theirs), config, Cancellations())
     try:
+        for key, problem in workshop.problems.items():
+            raise RuntimeError(f"{key}: {problem}")
         yield AtWork(workshop, told)
     finally:
         workshop.obey(wire.GiveUp(model=None))

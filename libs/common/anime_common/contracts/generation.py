@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationInfo, field_validator
@@ -144,6 +144,18 @@ class Upscaling(Model):
     upscaler: str = Field(description="What enlarges.")
 
 
+class SampledPass(NamedTuple):
+    """One pass of the denoiser: the steps that it makes, and the pixels of a picture in it."""
+
+    steps: int
+    pixels: int
+
+
+def steps_made(steps: int, strength: float) -> int:
+    """How many steps of a schedule are made of a picture that is drawn anew by so much: at least one, or none at all."""
+    return min(max(int(steps * strength), 1), steps) if strength > 0 else 0
+
+
 class Settings(Model):
     """What a picture is made with: a request after defaults are filled in; enough to make it again."""
 
@@ -170,6 +182,19 @@ class Settings(Model):
     def batch_key(self) -> tuple[object, ...]:
         """Jobs with an equal key can run in one forward pass."""
         return tuple(getattr(self, name) for name in type(self).model_fields if name not in _FREE)
+
+    def sampled(self) -> tuple[SampledPass, ...]:
+        """The passes that the denoiser makes, in order; none when a picture is only enlarged."""
+        made = steps_made(self.steps, 1.0 if self.strength is None else self.strength)
+        passes = (SampledPass(made, self.width * self.height),) if made else ()
+        if self.hires is None:
+            return passes
+        second = steps_made(self.hires.steps, self.hires.strength)
+        return (*passes, SampledPass(second, self.hires.width * self.hires.height))
+
+    def largest_pass(self) -> int:
+        """Pixels of a picture in the largest pass."""
+        return max((each.pixels for each in self.sampled()), default=self.width * self.height)
 
     def final_size(self) -> tuple[int, int]:
         """Width and height of the pictures that come out, in pixels."""

@@ -27,6 +27,7 @@ from anime_common.contracts.jobs import (
 )
 from anime_common.messages import Message
 from anime_common.outcomes import not_found
+from anime_gateway import inputs
 from anime_gateway.bodies import answer, body, json_body
 from anime_gateway.commands import Sent
 from anime_gateway.deps import Deps, Gateway
@@ -89,6 +90,7 @@ async def submit(
     prefer: Prefer = None,
 ) -> Response:
     """Make pictures from a prompt. The job is kept from the moment this answers; it waits its turn, however long."""
+    await inputs.check(gateway, wanted)
     job_id = id_for("job", idempotency_key)
     wait = preferred_wait(prefer, gateway.settings.gateway_prefer_wait)
     command = SubmitJob(job_id=job_id, request=wanted)

@@ -22,18 +22,22 @@ from anime_generator.engines.offload import to_device, to_host
 from anime_generator.engines.passes import ForwardPass, stacked
 from anime_generator.engines.pipelines import Resident, load_pipeline
 from anime_generator.engines.prompts import encode_prompt
-from anime_generator.engines.protocol import USUAL, Cancelled, EngineError, PhaseBegan, plan_passes
+from anime_generator.engines.protocol import NO_INPUTS, USUAL, Cancelled, EngineError, PhaseBegan, plan_passes
 from anime_generator.engines.samplers import SAMPLERS, build_sampler
 from anime_generator.memory import Demand
+from anime_generator.upscalers import available
 
 if TYPE_CHECKING:
     from anime_common.contracts.generator import OfferedJob
     from anime_common.contracts.vocabulary import ModelInfo
     from anime_generator.device import Device
-    from anime_generator.engines.protocol import Cancel, EngineOptions, Manner, OnProgress
+    from anime_generator.engines.protocol import Cancel, EngineOptions, Inputs, Manner, OnProgress
     from anime_generator.registry import ModelSpec
 
-HONOURED = ("preset", "guidance_rescale", "clip_skip", "loras")
+HONOURED = (
+    *("preset", "guidance_rescale", "clip_skip", "loras"),
+    *("init_image", "mask", "strength", "hires", "upscale"),
+)
 """The fields of a request that this engine honours beside those that every engine does."""
 
 
@@ -52,7 +56,7 @@ class DiffusersEngine:
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
         """Any sampler of the table, unless the registry narrows them."""
-        return spec.info(SAMPLERS, HONOURED)
+        return spec.info(SAMPLERS, HONOURED, available(self._device.torch_name))
 
     def load(self, spec: ModelSpec, *, warm_up: bool = False) -> int:
         """Put a model into the device's memory; `warm_up` runs two steps, so that the first job pays for no set-up."""
@@ -99,6 +103,7 @@ class DiffusersEngine:
         on_progress: OnProgress,
         cancel: Cancel,
         manner: Manner = USUAL,
+        inputs: Inputs = NO_INPUTS,
     ) -> None:
         """Draw with a resident model, in passes of the model's batch limit or less."""
         resident = self._resident[spec.key]
@@ -114,6 +119,7 @@ class DiffusersEngine:
             cancel=cancel,
             economical=manner.economical,
             adapters=adapters,
+            inputs=inputs,
         )
         with economy(resident, on=manner.economical), translated(f"drawing with {spec.key}"):
             for pictures in plan_passes(requests, spec.batch_limit, manner):

@@ -24,6 +24,7 @@ from PIL import Image
 
 from anime_common.contracts.vocabulary import Phase, Sampler
 from anime_generator.engines.protocol import (
+    NO_INPUTS,
     OUT_OF_MEMORY,
     USUAL,
     Cancelled,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from anime_common.contracts.generator import OfferedJob
     from anime_common.contracts.vocabulary import ModelInfo
     from anime_generator.device import Device
-    from anime_generator.engines.protocol import Cancel, EngineOptions, Manner, OnProgress, Picture
+    from anime_generator.engines.protocol import Cancel, EngineOptions, Inputs, Manner, OnProgress, Picture
     from anime_generator.registry import ModelSpec, Option
 
 CRASH_STATUS = 70
@@ -152,6 +153,7 @@ class NoopEngine:
         on_progress: OnProgress,
         cancel: Cancel,
         manner: Manner = USUAL,
+        inputs: Inputs = NO_INPUTS,  # noqa: ARG002 - it announces that it takes none
     ) -> None:
         """Draw plain pictures, as slowly and as badly as the directives say."""
         behaviour = {request.attempt_id: _behaviour(spec, request) for request in requests}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import torch
 
 from anime_common.contracts.vocabulary import Phase
+from anime_generator.engines.beginnings import Beginning, noise_of
+from anime_generator.engines.canvases import Canvas, cells_of, cut_off, fitted, opaque, pixels_of
 from anime_generator.engines.embeddings import Embedding, EmbeddingCache, EmbeddingKey
 from anime_generator.engines.prompts import encode_prompt
 from anime_generator.engines.protocol import Cancelled, Drawn, EngineError, PhaseBegan, Warned, wanted
@@ -19,12 +21,13 @@ from anime_generator.engines.samplers import build_sampler
 from anime_generator.engines.watch import Watch
 from anime_generator.memory import Demand
 from anime_generator.prompt_syntax import not_understood
+from anime_generator.upscalers import upscale
 
 if TYPE_CHECKING:
-    from anime_common.contracts.generation import Settings
+    from anime_common.contracts.generation import HiresPass, Settings
     from anime_generator.device import Device
     from anime_generator.engines.pipelines import Resident
-    from anime_generator.engines.protocol import Cancel, EngineOptions, OnProgress, Picture
+    from anime_generator.engines.protocol import Cancel, EngineOptions, Inputs, OnProgress, Picture
     from anime_generator.registry import ModelSpec
 
 
@@ -34,7 +37,7 @@ Texts = tuple[Embedding, Embedding | None]
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """What passes of one run share. `adapters` is a fingerprint of the LoRAs in use."""
+    """What passes of one run share. `adapters` is a fingerprint of the LoRAs in use, `inputs` are to be drawn over."""
 
     spec: ModelSpec
     resident: Resident
@@ -46,6 +49,7 @@ class ForwardPass:
     cancel: Cancel
     economical: bool = False
     adapters: str = ""
+    inputs: Inputs = field(default_factory=dict)
 
     def draw(self, pictures: tuple[Picture, ...]) -> None:
         """Draw these pictures; raises Cancelled when nobody wants them any more.
@@ -54,11 +58,18 @@ class ForwardPass:
         would have to change, and with them their pictures.
         """
         left = self._left(pictures)
+        shared = self.settings[left[0].attempt_id]
+        canvas = self._canvas(left, shared)
+        if canvas is not None and not shared.sampled():
+            self._finish(left, shared, dict.fromkeys(left, opaque(canvas.picture)))
+            return
         for texts in self._encode(left).values():
             with contextlib.suppress(Cancelled):
                 alike = self._left(tuple(texts))
-                latents = self._sample(alike, self._conditioning([texts[picture] for picture in alike]))
-                self._decode(alike, latents)
+                latents = self._sample(alike, texts, self._first(shared, canvas))
+                if shared.hires is not None:
+                    alike, latents = self._again(alike, texts, shared, shared.hires, latents)
+                self._decode(alike, shared, latents, canvas)
 
     def _left(self, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
         left = wanted(pictures, self.cancel)
@@ -66,15 +77,54 @@ class ForwardPass:
             raise Cancelled
         return left
 
-    def _demand(self, phase: Phase, pictures: int, settings: Settings) -> Demand:
-        pixels = settings.width * settings.height
+    def _demand(self, phase: Phase, pictures: int, pixels: int) -> Demand:
         return Demand(self.spec.key, phase, pictures, pixels, economical=self.economical)
+
+    def _canvas(self, pictures: tuple[Picture, ...], shared: Settings) -> Canvas | None:
+        """The picture that these are drawn over; says when a part of it is cut off."""
+        if shared.init_image is None:
+            return None
+        picture = self._input("init_image", shared.init_image)
+        mask = self._input("mask", shared.mask) if shared.mask is not None else None
+        size = (shared.width, shared.height)
+        if shared.sampled() and cut_off(picture, size):
+            was, now = (f"{width} x {height}" for width, height in (picture.size, size))
+            for attempt_id in dict.fromkeys(each.attempt_id for each in pictures):
+                self.tell(Warned(attempt_id, f"init_image: cut from {was} to the shape of {now} pixels"))
+        return Canvas(picture, mask, size)
+
+    def _input(self, field: str, file_id: UUID) -> Any:
+        try:
+            return self.inputs[file_id]
+        except KeyError:
+            raise EngineError("input_missing", f"{field}: the file {file_id} did not come", retryable=True) from None
+
+    def _first(self, shared: Settings, canvas: Canvas | None) -> Beginning:
+        """What the first pass begins with."""
+        passes = shared.sampled()
+        latents = None if canvas is None else self.resident.to_latents(pixels_of([canvas.ground]))
+        mask = None if canvas is None or canvas.cover is None else cells_of(canvas.cover, self._scale)
+        return Beginning(
+            width=shared.width,
+            height=shared.height,
+            steps=shared.steps,
+            made=passes[0].steps,
+            total=sum(each.steps for each in passes),
+            latents=latents,
+            mask=None if mask is None else mask.to(latents),
+        )
+
+    @property
+    def _scale(self) -> int:
+        """Pixels of a side of a cell of the latents."""
+        found: int = self.resident.pipe.vae_scale_factor
+        return found
 
     def _encode(self, pictures: tuple[Picture, ...]) -> dict[int, dict[Picture, Texts]]:
         """What the prompts of these pictures become, by the number of windows that they fill."""
         self.tell(PhaseBegan(Phase.ENCODING, pictures))
         shared = self.settings[pictures[0].attempt_id]
-        self.device.demand(self._demand(Phase.ENCODING, 1, shared))
+        self.device.demand(self._demand(Phase.ENCODING, 1, shared.width * shared.height))
         for attempt_id in dict.fromkeys(picture.attempt_id for picture in pictures):
             for syntax in not_understood(self.settings[attempt_id].prompt):
                 self.tell(Warned(attempt_id, f"{syntax} is read as emphasis: prompts are not edited while drawing"))
@@ -111,50 +161,114 @@ class ForwardPass:
             found |= {f"negative_{name}": value for name, value in stacked(negatives).items()}
         return found
 
-    def _sample(self, pictures: tuple[Picture, ...], conditioning: dict[str, Any]) -> Any:
-        """The latents (pictures, channels, h, w)."""
+    def _sample(self, pictures: tuple[Picture, ...], texts: Mapping[Picture, Texts], beginning: Beginning) -> Any:
+        """The latents (pictures, channels, h, w) of one pass."""
         self._left(pictures)
         shared = self.settings[pictures[0].attempt_id]
-        demand = self._demand(Phase.SAMPLING, len(pictures), shared)
+        demand = self._demand(Phase.SAMPLING, len(pictures), beginning.pixels)
         watch = Watch(
-            self.device,
-            demand,
-            self.resident.preview,
-            pictures,
-            shared.steps,
-            self.options,
-            self.tell,
-            self.cancel,
+            self.device, demand, self.resident.preview, pictures, beginning, self.options, self.tell, self.cancel
         )
         pipe = self.resident.pipe
-        pipe.scheduler = build_sampler(shared.sampler, self.resident.trained, watch.estimated)
+        scheduler = pipe.scheduler = build_sampler(shared.sampler, self.resident.trained, watch.estimated)
+        generators = [torch.Generator("cpu").manual_seed(picture.seed) for picture in pictures]
+        noise = latents = None
+        if beginning.latents is not None:
+            noise = noise_of(self.resident, generators, beginning.width, beginning.height)
+            latents = beginning.prepare(scheduler, noise)
+
+        def stepped(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            told = watch.stepped(pipe, index, timestep, tensors)
+            return told | {"latents": beginning.put_back(scheduler, told["latents"], noise, index)}
+
         self.tell(PhaseBegan(Phase.SAMPLING, pictures))
         watch.begin()
         return pipe(
-            **conditioning,
-            width=shared.width,
-            height=shared.height,
-            num_inference_steps=shared.steps,
+            **self._conditioning([texts[picture] for picture in pictures]),
+            width=beginning.width,
+            height=beginning.height,
+            num_inference_steps=beginning.steps,
             guidance_scale=shared.guidance,
             guidance_rescale=shared.guidance_rescale,
-            generator=[torch.Generator("cpu").manual_seed(picture.seed) for picture in pictures],
+            generator=generators,
+            latents=latents,
             output_type="latent",
-            callback_on_step_end=watch.stepped,
+            callback_on_step_end=stepped,
         ).images
 
-    def _decode(self, pictures: tuple[Picture, ...], latents: Any) -> None:
+    def _again(
+        self,
+        pictures: tuple[Picture, ...],
+        texts: Mapping[Picture, Texts],
+        shared: Settings,
+        hires: HiresPass,
+        latents: Any,
+    ) -> tuple[tuple[Picture, ...], Any]:
+        """Enlarge what the first pass came to, and draw over it: who is left, and the latents of the second pass."""
+        first, second = shared.sampled()
+        self.tell(PhaseBegan(Phase.UPSCALING, self._left(pictures)))
+        self.device.demand(self._demand(Phase.UPSCALING, 1, second.pixels))
+        size, factor = (hires.width, hires.height), hires.width / shared.width
+        enlarged = {}
+        for picture, latent in zip(pictures, latents, strict=True):
+            with contextlib.suppress(Cancelled):
+                found = self._enlarged(hires.upscaler, picture, self._picture(latent), factor)
+                enlarged[picture] = fitted(found, size)
+        left = self._left(tuple(enlarged))
+        beginning = Beginning(
+            width=hires.width,
+            height=hires.height,
+            steps=hires.steps,
+            made=second.steps,
+            total=first.steps + second.steps,
+            before=first.steps,
+            latents=self.resident.to_latents(pixels_of([enlarged[picture] for picture in left])),
+        )
+        return left, self._sample(left, texts, beginning)
+
+    def _decode(self, pictures: tuple[Picture, ...], shared: Settings, latents: Any, canvas: Canvas | None) -> None:
         """One picture at a time: decoding needs more memory than sampling, and a cancelled one is not decoded."""
         self.tell(PhaseBegan(Phase.DECODING, self._left(pictures)))
-        demand = self._demand(Phase.DECODING, 1, self.settings[pictures[0].attempt_id])
+        demand = self._demand(Phase.DECODING, 1, shared.sampled()[-1].pixels)
+        done = {}
         for picture, latent in zip(pictures, latents, strict=True):
             if self.cancel.asked(picture.attempt_id):
                 continue
-            if not bool(torch.isfinite(latent).all()):
-                advice = f"set models.{self.spec.key}.precision to bfloat16 or float32"
-                reason = f"{self.spec.key} left the range of its precision: {advice}"
-                raise EngineError("not_a_number", reason, retryable=False)
             self.device.demand(demand)
-            self.tell(Drawn(picture, self.resident.to_pixels(latent)))
+            image = self._picture(latent)
+            done[picture] = image if canvas is None else canvas.uncovered(image)
+            if shared.upscale is None:
+                self.tell(Drawn(picture, done.pop(picture)))
+        if done:
+            self._finish(self._left(tuple(done)), shared, done)
+
+    def _finish(self, pictures: tuple[Picture, ...], shared: Settings, images: Mapping[Picture, Any]) -> None:
+        """Enlarge finished pictures."""
+        wish = shared.upscale
+        assert wish is not None
+        self.tell(PhaseBegan(Phase.UPSCALING, pictures))
+        for picture in pictures:
+            with contextlib.suppress(Cancelled):
+                self.tell(Drawn(picture, self._enlarged(wish.upscaler, picture, images[picture], wish.factor)))
+
+    def _enlarged(self, upscaler: str, picture: Picture, image: Any, factor: float) -> Any:
+        """A picture enlarged; raises Cancelled between two of its tiles."""
+        self._left((picture,))
+
+        def tiles_done(share: float) -> None:
+            self._left((picture,))
+            if share < 1:
+                self.tell(PhaseBegan(Phase.UPSCALING, (picture,)))  # a sign of life: large networks are slow
+
+        return upscale(upscaler, image, factor, tiles_done, self.device.torch_name)
+
+    def _picture(self, latent: Any) -> Any:
+        """A latent as a picture; raises EngineError for one that is no picture."""
+        if not bool(torch.isfinite(latent).all()):
+            advice = f"set models.{self.spec.key}.precision to bfloat16 or float32"
+            reason = f"{self.spec.key} left the range of its precision: {advice}"
+            raise EngineError("not_a_number", reason, retryable=False)
+        return self.resident.to_pixels(latent)
 
 
 def stacked(embeddings: Sequence[Embedding]) -> dict[str, Any]:

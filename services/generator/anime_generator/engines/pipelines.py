@@ -59,16 +59,17 @@ class Resident:
 
     def to_pixels(self, latent: Any) -> Any:
         """Decode one latent (channels, h, w) to a PIL picture."""
-        config = self.vae.config
-        scaled = latent[None].to(self.vae.dtype)
-        if (mean := getattr(config, "latents_mean", None)) and (std := getattr(config, "latents_std", None)):
-            mean, std = (torch.tensor(part, device=scaled.device).view(1, -1, 1, 1) for part in (mean, std))
-            scaled = (scaled * std / config.scaling_factor + mean).to(self.vae.dtype)
-        else:
-            scaled = scaled / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        factor, shift = _scale_of(self.vae, latent.device)
+        unscaled = (latent[None].float() / factor + shift).to(self.vae.dtype)
         with torch.no_grad():
-            pixels = self.vae.decode(scaled, return_dict=False)[0]
+            pixels = self.vae.decode(unscaled, return_dict=False)[0]
         return self.pipe.image_processor.postprocess(pixels, output_type="pil")[0]
+
+    def to_latents(self, pixels: Any) -> Any:
+        """Encode pixels (pictures, 3, h, w) in [-1, 1], one picture at a time, to latents as the sampler sees them."""
+        encode = _encoder(self.vae)
+        with torch.no_grad():
+            return torch.cat([encode(each[None].to(self.vae.device, self.vae.dtype)) for each in pixels])
 
 
 def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
@@ -185,14 +186,24 @@ def _class_of(spec: ModelSpec, folder: Path) -> Any:
 
 def _encoder(vae: Any) -> Any:
     """Pixels in [-1, 1] to latents as the sampler sees them, without noise."""
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
 
     def encode(pixels: Any) -> Any:
         encoded = vae.encode(pixels)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return (latents - shift) * vae.config.scaling_factor
+        factor, shift = _scale_of(vae, latents.device)
+        return (latents - shift) * factor
 
     return encode
+
+
+def _scale_of(vae: Any, device: Any) -> tuple[Any, Any]:
+    """What latents of an autoencoder are multiplied by for the sampler, after having been shifted down by so much."""
+    config = vae.config
+    mean, deviation = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+    if mean and deviation:
+        shift, divisor = (torch.tensor(part, device=device).view(1, -1, 1, 1) for part in (mean, deviation))
+        return config.scaling_factor / divisor, shift
+    return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
 
 
 def _size(module: Any) -> int:

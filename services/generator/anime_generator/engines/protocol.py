@@ -6,8 +6,9 @@ callback, from the calling thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ class Manner:
 
 USUAL = Manner()
 
+Inputs = Mapping["UUID", "Image"]
+"""The pictures that requests begin with, and their masks, by the id of the file."""
+
+NO_INPUTS: Inputs = MappingProxyType({})
+
 
 class Engine(Protocol):
     """Makes pictures with the models of one kind. Before work that takes memory it tells its device (`demand`)."""
@@ -146,6 +152,7 @@ class Engine(Protocol):
         on_progress: OnProgress,
         cancel: Cancel,
         manner: Manner = USUAL,
+        inputs: Inputs = NO_INPUTS,
     ) -> None:
         """Draw every picture of the requests with a resident model.
 

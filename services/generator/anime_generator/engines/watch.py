@@ -11,6 +11,7 @@ from anime_generator.engines.protocol import Cancelled, Previewed, Stepped, want
 
 if TYPE_CHECKING:
     from anime_generator.device import Device
+    from anime_generator.engines.beginnings import Beginning
     from anime_generator.engines.previews import PreviewMap
     from anime_generator.engines.protocol import Cancel, EngineOptions, OnProgress, Picture
     from anime_generator.memory import Demand
@@ -51,7 +52,7 @@ class Watch:
         demand: Demand,
         preview: PreviewMap,
         pictures: tuple[Picture, ...],
-        steps: int,
+        beginning: Beginning,
         options: EngineOptions,
         on_progress: OnProgress,
         cancel: Cancel,
@@ -61,7 +62,7 @@ class Watch:
         self._demand = demand
         self._map = preview
         self._pictures = pictures
-        self._steps = steps
+        self._steps, self._before, self._total = beginning.made, beginning.before, beginning.total
         self._size = options.preview_size
         self._tell = on_progress
         self._cancel = cancel
@@ -83,7 +84,7 @@ class Watch:
         if not left:
             raise Cancelled
         step = index + 1
-        self._tell(Stepped(left, step, self._steps))
+        self._tell(Stepped(left, self._before + step, self._total))
         if step < self._steps:
             if self._budget.due(step, self._clock()):
                 began = self._clock()

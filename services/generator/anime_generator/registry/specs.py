@@ -88,9 +88,12 @@ class ModelSpec(Model):
     size: int = 0
     stamp: str = ""
 
-    def info(self, samplers: tuple[Sampler, ...], honoured: tuple[str, ...] = ()) -> ModelInfo:
+    def info(
+        self, samplers: tuple[Sampler, ...], honoured: tuple[str, ...] = (), upscalers: tuple[str, ...] = ()
+    ) -> ModelInfo:
         """What a worker announces of the model. `samplers` are the engine's; the registry's own list narrows them.
-        `honoured` are the fields of a request that its engine honours beside `FIELDS`.
+        `honoured` are the fields of a request that its engine honours beside `FIELDS`, `upscalers` what it
+        enlarges with.
 
         LoRAs and embeddings are announced once for all models of a family, see `Registry.announced`.
         """
@@ -112,6 +115,7 @@ class ModelSpec(Model):
             sizes=self.sizes,
             max_steps=self.max_steps,
             samplers=allowed,
+            upscalers=upscalers,
             fields=(*FIELDS, *honoured),
             presets=self.presets,
             licence=self.licence,

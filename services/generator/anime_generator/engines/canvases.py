@@ -1,0 +1,71 @@
+"""Pictures that people begin with, as passes need them: brought to size, without transparency, as tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+CROPPED = 0.02
+"""From this share of a side on, cutting something off is worth telling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A picture that is drawn over, everywhere or where `mask` is white. `size`: width and height of what is drawn."""
+
+    picture: Image.Image
+    mask: Image.Image | None
+    size: tuple[int, int]
+
+    @property
+    def ground(self) -> Image.Image:
+        """The picture, brought to size."""
+        return fitted(self.picture, self.size)
+
+    @property
+    def cover(self) -> Image.Image | None:
+        """The mask in shades of grey, brought to size as the picture is."""
+        if self.mask is None:
+            return None
+        same = self.mask if self.mask.size == self.picture.size else self.mask.resize(self.picture.size)
+        return ImageOps.fit(opaque(same).convert("L"), self.size, Image.Resampling.BILINEAR)
+
+    def uncovered(self, drawn: Image.Image) -> Image.Image:
+        """What was drawn, with every pixel outside of the mask as it was."""
+        return drawn if self.cover is None else Image.composite(drawn, self.ground, self.cover)
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """The picture in RGB; what was transparent is white."""
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        ground = Image.new("RGBA", seen.size, "white")
+        return Image.alpha_composite(ground, seen).convert("RGB")
+    return image.convert("RGB")
+
+
+def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture filling a size (width, height): scaled, and cut at its longer side about the middle."""
+    return ImageOps.fit(opaque(image), size, Image.Resampling.LANCZOS)
+
+
+def cut_off(image: Image.Image, size: tuple[int, int]) -> bool:
+    """Whether filling that size cuts a part of the picture off."""
+    ratio = (image.width / image.height) / (size[0] / size[1])
+    return min(ratio, 1 / ratio) < 1 - CROPPED
+
+
+def pixels_of(images: list[Image.Image]) -> Any:
+    """Pictures of one size as pixels (pictures, 3, h, w) in [-1, 1]."""
+    stacked = np.stack([np.asarray(image, dtype=np.float32) for image in images])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).div(127.5).sub(1).contiguous()
+
+
+def cells_of(mask: Image.Image, scale: int) -> Any:
+    """A mask (1, 1, h, w) over latents: 1 in every cell of which any pixel is to be drawn anew."""
+    shades = torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)[None, None]
+    return (torch.nn.functional.max_pool2d(shades, scale) > 0.5).float()
