@@ -6,10 +6,14 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from anime_cli.errors import ExitStatus
+from anime_common.contracts.generation import PICTURE_RECORD
 from anime_common.messages import uuid7
 from tests.stacks import ROOT, Product, data
 from tests.waiting import eventually
@@ -119,3 +123,27 @@ async def test_a_preview_is_seen_while_it_is_drawn(sprite: Product) -> None:
     with Image.open(io.BytesIO(seen.content)) as image:
         assert image.format == "JPEG"
     await sprite.until(job["id"], "completed")
+
+
+async def test_a_picture_is_made_again_from_its_own_metadata(sprite: Product, tmp_path: Path) -> None:
+    """Drawn in a batch; made again alone, after the model was given up, and after the worker was started anew."""
+    submitted = await sprite.submit("1girl, red hair, hat", count=3, seed=7, steps=6, sampler="euler a")
+    done = await sprite.until(submitted["id"], "completed")
+    path = sprite.picture(done, 2)
+    for disturb in (sprite.anime("unload"), sprite.stack.restart("generator")):
+        await disturb
+        status, out, err = await sprite.anime("regenerate", str(path), "--json")
+        assert status == ExitStatus.OK, out + err
+        found = json.loads(out.splitlines()[-1])
+        assert found["same"] is True
+        assert found["difference"]["largest"] <= 1
+        assert found["settings_changed"] == []
+    with Image.open(path) as image:
+        changed = image.convert("RGB")
+        changed.putpixel((5, 5), (1, 2, 3))
+        told = PngInfo()
+        told.add_itxt(PICTURE_RECORD, image.text[PICTURE_RECORD])  # type: ignore[attr-defined]
+        changed.save(tmp_path / "changed.png", pnginfo=told)
+    status, out, _ = await sprite.anime("regenerate", str(tmp_path / "changed.png"))
+    assert status == ExitStatus.FAILED
+    assert "differs: 0." in out

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from anime_common.contracts.generation import HiresPass, Upscaling
+from anime_common.contracts.generation import PICTURE_RECORD, HiresPass, Upscaling
 from anime_common.contracts.vocabulary import LoraUse, Sampler
 from anime_common.messages import uuid7
 from anime_generator.engines.protocol import Picture
-from anime_generator.metadata import KEY, SAMPLER_NAMES, encode_png, read_png
+from anime_generator.metadata import SAMPLER_NAMES, encode_png, read_png
 from tests.generator.builders import offered
 
 
@@ -101,7 +101,7 @@ def test_our_record_is_enough_to_make_the_picture_again_and_to_find_its_job() ->
     assert (record["job_id"], record["attempt_id"]) == (str(job.job_id), str(job.attempt_id))
     assert (record["index"], record["seed"], record["engine"], record["warnings"]) == (2, 9, "noop", ["cut short"])
     assert "夜空" in texts(data)["parameters"]
-    assert "夜空" in texts(data)[KEY]
+    assert "夜空" in texts(data)[PICTURE_RECORD]
 
 
 def test_a_picture_of_others_has_no_record() -> None:

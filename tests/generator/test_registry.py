@@ -475,3 +475,16 @@ class TestLive:
         os.utime(folder / "vae" / "diffusion_pytorch_model.safetensors", (1, 2**31))
         assert live.look() is True
         assert not live.current.models["counterfeit"].loads_like(before)
+
+
+def test_a_folder_that_lists_its_tags_announces_them(tmp_path: Path) -> None:
+    folder = copy_of_sprite(tmp_path)
+    table = f'[models.small]\nsource = "{folder}"\n[models.small.defaults]\nwidth = 128\nheight = 128\nsteps = 4\n'
+    file = tmp_path / "models.toml"
+    file.write_text(table)
+    (folder / "tags.json").write_text('{"tags": ["1girl", "blue hair"]}')
+    assert load_registry(file, frozenset(ENGINES)).models["small"].info(()).tags == ("1girl", "blue hair")
+    for wrong in ('["1girl"]', '{"tags": ["Girl"]}', "{"):
+        (folder / "tags.json").write_text(wrong)
+        with pytest.raises(RegistryError, match=r"models\.small\.source: tags\.json must be"):
+            load_registry(file, frozenset(ENGINES))

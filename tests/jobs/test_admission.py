@@ -203,3 +203,11 @@ def test_a_request_keeps_its_hash_when_fields_are_added_to_the_contract() -> Non
     spelled = GenerationRequest(prompt="1girl", loras=(), hires=None)
     assert request_hash("tower", spelled) == request_hash("tower", GenerationRequest(prompt="1girl"))
     assert request_hash("tower", spelled) != request_hash("other", spelled)
+
+
+def test_words_that_the_model_does_not_know_are_said_and_those_of_its_loras_are_known() -> None:
+    small = MODEL.model_copy(update={"tags": ("1girl", "smile")})
+    assert resolved(small, prompt="1girl, smile").warnings == ()
+    (warning,) = resolved(small, prompt="1girl, dragon").warnings
+    assert warning == "prompt: left out 'dragon'; counterfeit knows these tags: 1girl, smile"
+    assert resolved(small, prompt="1girl, ink style", loras=[{"key": "ink"}]).warnings == ()

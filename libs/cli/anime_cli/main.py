@@ -20,6 +20,7 @@ from anime_cli import (
     jobs,
     models,
     projects,
+    regenerate,
     stack,
     system,
     token,
@@ -79,6 +80,7 @@ def up() -> None:
 app.command()(demo.demo)
 app.command(cls=generate.WithFactors)(generate.generate)
 app.command()(upscale.upscale)
+app.command()(regenerate.regenerate)
 app.command()(jobs.jobs)
 app.command()(jobs.watch)
 app.command()(jobs.cancel)

@@ -158,6 +158,8 @@ def _show(entry: CatalogueEntry) -> None:
             ("negative", info.negative_prompt),
             ("sizes", sizes),
             ("samplers", ", ".join(info.samplers)),
+            ("upscalers", ", ".join(info.upscalers)),
+            ("knows", ", ".join(info.tags)),
             ("fallback", info.fallback),
             ("generators", ", ".join(entry.workers) or "none now"),
             ("loaded on", ", ".join(entry.resident)),

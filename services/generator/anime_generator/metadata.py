@@ -16,6 +16,7 @@ from uuid import UUID
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
+from anime_common.contracts.generation import PICTURE_RECORD
 from anime_common.contracts.vocabulary import Sampler
 from anime_generator import __version__
 from anime_generator.wire import named
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from anime_common.contracts.generator import OfferedJob
     from anime_generator.engines.protocol import Picture
 
-KEY = "tower-anime"
 RECORD_VERSION = 1
 NO_INPUTS: Mapping[UUID, str] = MappingProxyType({})
 COMPRESSION = 4
@@ -135,7 +135,8 @@ def encode_png(
     info = PngInfo()
     info.add_text("parameters", parameters(job, picture, image.size))
     info.add_itxt(
-        KEY, json.dumps(record(job, picture, engine=engine, warnings=warnings, inputs=inputs), ensure_ascii=False)
+        PICTURE_RECORD,
+        json.dumps(record(job, picture, engine=engine, warnings=warnings, inputs=inputs), ensure_ascii=False),
     )
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
@@ -147,7 +148,7 @@ def read_png(data: bytes) -> dict[str, Any] | None:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             assert isinstance(image, PngImageFile)
-            text = image.text.get(KEY)
+            text = image.text.get(PICTURE_RECORD)
     except OSError as error:
         raise ValueError(f"not a PNG: {error}") from error
     if text is None:

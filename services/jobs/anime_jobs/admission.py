@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from anime_common.contracts.generation import MAX_SIDE, GenerationRequest, Hires, HiresPass, Settings, Upscaling
 from anime_common.contracts.vocabulary import LoraUse, ModelInfo, Preset, Priority
 from anime_common.outcomes import Refused
+from anime_jobs.words import notice, unknown_words
 
 TRUSTED_CLIENTS = frozenset({"gateway", "admin"})
 """People, who may use every priority; other services of the server may not jump the queue."""
@@ -67,6 +68,11 @@ def resolve(
     width, height = (
         _side(name, getattr(request, name) or getattr(model, name), model, warnings) for name in ("width", "height")
     )
+    loras = _loras(request, preset, model, prompt, warnings)
+    if model.tags:
+        words = {word for lora in model.loras for use in loras if lora.key == use.key for word in lora.trigger_words}
+        if unknown := unknown_words(prompt, {*model.tags, *words}):
+            warnings.append(notice(model.key, unknown, model.tags))
     hires = _hires(request.hires, model, (width, height), chosen["steps"])
     settings = Settings(
         prompt=prompt,
@@ -77,7 +83,7 @@ def resolve(
         seed=seed,
         count=request.count,
         preset=request.preset,
-        loras=_loras(request, preset, model, prompt, warnings),
+        loras=loras,
         init_image=request.init_image,
         mask=request.mask,
         strength=_strength(request),

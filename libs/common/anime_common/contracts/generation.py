@@ -24,6 +24,9 @@ MAX_LORAS = 8
 MAX_SIDE = 4096
 """Pixels of a side: what is drawn, and what a second pass or an upscaler makes of it."""
 
+PICTURE_RECORD = "tower-anime"
+"""The text of a PNG that says how the picture was made, as JSON."""
+
 LoraWeight = Annotated[float, Field(strict=True, ge=-4, le=4, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Side = Annotated[StrictInt, Field(ge=64, le=MAX_SIDE)]
@@ -152,7 +155,7 @@ class SampledPass(NamedTuple):
 
 
 def steps_made(steps: int, strength: float) -> int:
-    """How many steps of a schedule are made of a picture that is drawn anew by so much: at least one, or none at all."""
+    """How many steps of a schedule are made over a picture that is drawn anew by so much: none for 0, else some."""
     return min(max(int(steps * strength), 1), steps) if strength > 0 else 0
 
 

@@ -202,6 +202,7 @@ class ModelInfo(Model):
     presets: tuple[Preset, ...] = Field((), description="Settings under names.")
     loras: tuple[LoraInfo, ...] = Field((), description="LoRAs that fit it, as far as a worker has them.")
     embeddings: tuple[EmbeddingInfo, ...] = Field((), description="Textual-inversion embeddings that fit it.")
+    tags: tuple[str, ...] = Field((), description="The only tags that it knows; empty: any words.")
     licence: str = Field("", description="Under which terms it may be used.")
     size: int = Field(0, description="Bytes of its files.")
     memory: int = Field(0, description="Bytes of memory that it is expected to take; 0: not known.")

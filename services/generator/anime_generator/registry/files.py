@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 CONVERT = "pickles can run code when they are opened: convert it to .safetensors as docs/models.md shows"
 WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer")
 """Parts of a diffusers folder that have weights."""
+TAGS = "tags.json"
+"""Lists the tags that a model knows, in a diffusers folder; most models know any words and have none."""
 PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
 """The pipelines that can be drawn with, and whether each is of the XL architecture."""
 
@@ -34,6 +36,7 @@ class Look:
     title: str = ""
     licence: str = ""
     trigger_words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -77,7 +80,9 @@ def look_at_folder(folder: Path) -> Look:
         return Look(problems=(f"{folder} is no diffusers folder: it has no model_index.json that can be read",))
     parts = [name for name, value in index.items() if name in WEIGHTED and _present(value)]
     looks = [_look_at_part(folder / name, name) for name in parts]
-    return _summed(folder, _family_of_folder(folder, index), looks)
+    found = _summed(folder, _family_of_folder(folder, index), looks)
+    tags, problem = _tags(folder / TAGS)
+    return replace(found, tags=tags, problems=(*found.problems, *((problem,) if problem else ())))
 
 
 def configured(folder: Path) -> tuple[str, str | None]:
@@ -166,6 +171,16 @@ def _family_of_folder(folder: Path, index: dict[str, Any]) -> Found:
     said = trained.get("prediction_type")
     prediction: Prediction | None = "v_prediction" if said == "v_prediction" else "epsilon" if said else None
     return Found(Kind.CHECKPOINT, family, prediction, bool(trained.get("rescale_betas_zero_snr")))
+
+
+def _tags(path: Path) -> tuple[tuple[str, ...], str | None]:
+    """The only tags that a model knows, if its folder lists them, and what is wrong with the list."""
+    if not path.exists():
+        return (), None
+    tags = (_json(path) or {}).get("tags")
+    if isinstance(tags, list) and all(isinstance(tag, str) and tag and tag == tag.lower() for tag in tags):
+        return tuple(tags), None
+    return (), f'{path.name} must be {{"tags": [...]}}, each tag a text in small letters'
 
 
 def _present(value: object) -> bool:

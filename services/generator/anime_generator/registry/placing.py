@@ -56,6 +56,7 @@ def place_model(reading: Reading, key: str, entry: ModelEntry) -> Table:
     seen = reading.look(source)
     meant = _family_of_config(reading, where, placed["config"], seen) if source.is_file() else ""
     placed["family"] = family = _family(reading, where, entry.family, seen) or meant
+    placed["tags"] = seen.tags
     if source.is_file():
         _check_parts(reading, where, entry, source, seen)
         # What a folder was trained for stands in it; a file may say it by markers.

@@ -55,7 +55,8 @@ class ModelSpec(Model):
 
     `prediction` and `zero_terminal_snr` are absent where the configuration that comes with the model is right.
     `clip_skip` 1 takes the layer of the text encoder that the family takes, 2 the one before it. `loras` and
-    `embeddings` are those that fit its family. `stamp` changes with its files.
+    `embeddings` are those that fit its family. `tags` are all that it knows, none for any
+    words. `stamp` changes with its files.
     """
 
     key: str
@@ -85,6 +86,7 @@ class ModelSpec(Model):
     presets: tuple[Preset, ...] = ()
     loras: tuple[LoraSpec, ...] = ()
     embeddings: tuple[EmbeddingSpec, ...] = ()
+    tags: tuple[str, ...] = ()
     size: int = 0
     stamp: str = ""
 
@@ -118,6 +120,7 @@ class ModelSpec(Model):
             upscalers=upscalers,
             fields=(*FIELDS, *honoured),
             presets=self.presets,
+            tags=self.tags,
             licence=self.licence,
             size=self.size,
             memory=self.memory,
