@@ -15,6 +15,7 @@ from tools.sprite.vocabulary import (
     UNDER_A_HAT,
     CaptionStyle,
     Character,
+    all_tags,
     caption,
     held_out,
     phrases,
@@ -98,3 +99,14 @@ def test_some_captions_are_empty() -> None:
 def test_phrases_are_what_a_splitter_of_words_would_break() -> None:
     assert {"blue hair", "1girl", "one eye closed", "low quality"} <= set(phrases())
     assert "smile" not in phrases()
+
+
+def test_all_tags_are_everything_that_a_caption_can_say() -> None:
+    known, rng = set(all_tags()), random.Random(5)
+    colours = tuple(f"{colour} " for colour in TAGS["cloth"])
+    for _ in range(300):
+        for tag in filter(None, caption(sample(rng, degraded=0.3), rng).split(", ")):
+            worn = next((tag.removeprefix(colour) for colour in colours if tag.startswith(colour)), tag)
+            assert tag in known or worn in known
+    assert len(known) == len(all_tags())
+    assert all(tag == tag.lower() for tag in known)

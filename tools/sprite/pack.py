@@ -1,7 +1,8 @@
 """Packs a checkpoint for use: `python -m tools.sprite.pack [TARGET]` writes a folder for `StableDiffusionPipeline`.
 
 Weights are in half precision. The averaged weights are packed; `--raw` packs those of the last step, `--annealed` the
-end of a run that annealed. `training.json` beside them says how long the model was trained.
+end of a run that annealed. Beside them, `training.json` says how long the model was trained, and `tags.json` what it
+knows.
 """
 
 # torch has no types here: see pyproject.toml.
@@ -21,9 +22,11 @@ from diffusers import StableDiffusionPipeline
 
 from tools.sprite import autoencoder, diffusion, model, tokenizer
 from tools.sprite.home import home, load
+from tools.sprite.vocabulary import all_tags
 
 LIMIT_MB = 25.0
 TRAINING = "training.json"
+TAGS = "tags.json"
 
 
 def path() -> Path:
@@ -71,6 +74,7 @@ def pack(target: Path, *, raw: bool = False, annealed: bool = False) -> float:
     pipeline = pipeline_of(state, raw=raw)
     pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
     _load_in_single_precision(target / "text_encoder" / "config.json")
+    (target / TAGS).write_text(json.dumps({"tags": all_tags()}, indent=1) + "\n", encoding="utf-8")
     spent = {key: state[key] for key in ("samples", "step", "cpu_seconds")}
     (target / TRAINING).write_text(json.dumps(spent) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6

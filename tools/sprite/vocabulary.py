@@ -247,6 +247,14 @@ def prompt(character: Character) -> str:
     return caption(character, random.Random(0), FULL)
 
 
+def all_tags() -> list[str]:
+    """Every tag that a prompt may use, canonical ones first; the colours of clothes stand by themselves."""
+    groups = [list(values.values()) for values in (*TAGS.values(), ACCESSORIES)]
+    first = [words[0] for group in groups for words in group]
+    synonyms = [word for group in groups for words in group for word in words[1:]]
+    return list(dict.fromkeys([*first, "blush", *synonyms, *GOOD, *BAD, *FRAMING]))
+
+
 def phrases() -> list[str]:
     """Every tag of more than one word or with anything but letters: what the tokenizer keeps whole.
 
