@@ -141,8 +141,20 @@ def test_another_autoencoder_changes_the_colours_alone(engine: Engine, tmp_path:
 @pytest.mark.parametrize("architecture", [TINY_SD, TINY_XL], ids=["sd", "sdxl"])
 def test_clip_skip_takes_an_earlier_layer(engine: Engine, tmp_path: Path, architecture: Architecture) -> None:
     spec = model(tmp_path / "one", architecture, "clip_skip = 2")
-    assert not spec.loads_like(usual := spec.model_copy(update={"clip_skip": 1}))
-    assert not np.array_equal(drawn(engine, spec), drawn(engine, usual))
+    assert spec.info(()).clip_skip == 2
+    assert not np.array_equal(drawn(engine, spec, clip_skip=2), drawn(engine, spec, clip_skip=1))
+
+
+@pytest.mark.parametrize("architecture", [TINY_SD, TINY_XL], ids=["sd", "sdxl"])
+def test_a_layer_that_the_encoder_does_not_have_is_refused(
+    engine: Engine, tmp_path: Path, architecture: Architecture
+) -> None:
+    spec = model(tmp_path / "one", architecture)
+    with pytest.raises(
+        EngineError, match=r"clip_skip: the text encoder has \d+ layers to choose from, not 11"
+    ) as raised:
+        drawn(engine, spec, clip_skip=11)
+    assert (raised.value.code, raised.value.retryable) == ("bad_settings", False)
 
 
 EMBEDDINGS = """

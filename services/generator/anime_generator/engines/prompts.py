@@ -94,7 +94,7 @@ class _Encoder:
 
     def _layer(self, answer: Any, clip_skip: int) -> Any:
         """States (windows, tokens, width) of the layer that is wanted."""
-        deepest = len(answer.hidden_states) - 1 - self._penultimate
+        deepest = len(answer.hidden_states) - 1
         if clip_skip > deepest:
             text = f"clip_skip: the text encoder has {deepest} layers to choose from, not {clip_skip}"
             raise EngineError("bad_settings", text, retryable=False)
