@@ -108,7 +108,7 @@ async def test_the_same_id_is_the_same_job_and_another_request_a_conflict(world:
     [
         ({"project": "nowhere"}, 422, "unknown_project", "project"),
         ({"model": "unknown"}, 422, "unknown_model", "model"),
-        ({"width": 100}, 422, "invalid", "width"),
+        ({"width": 2048}, 422, "invalid", "width"),
         ({"height": 1024}, 422, "invalid", "height"),
         ({"priority": "interactive"}, 403, "priority_not_allowed", "priority"),
     ],
