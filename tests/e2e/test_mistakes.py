@@ -27,7 +27,7 @@ REQUESTS: list[tuple[str, Any, int, str]] = [
     ("too large a seed", {"prompt": "x", "seed": 2**32}, 422, "seed"),
     ("guidance out of range", {"prompt": "x", "guidance": 31}, 422, "guidance"),
     ("too small a side", {"prompt": "x", "width": 16}, 422, "width"),
-    ("a side the model cannot draw", {"prompt": "x", "width": 70}, 422, "width"),
+    ("a width beyond the model", {"prompt": "x", "width": 2000}, 422, "width"),
     ("a side beyond the model", {"prompt": "x", "height": 1024}, 422, "height"),
     ("an unknown sampler", {"prompt": "x", "sampler": "magic"}, 422, "sampler"),
     ("an unknown priority", {"prompt": "x", "priority": "urgent"}, 422, "priority"),

@@ -76,7 +76,7 @@ async def test_an_outside_publisher_does_the_same_over_nats(sprite: Product) -> 
     status, out, err = await sprite.run(sys.executable, example, "1girl, green hair, forest", *where)
     assert status == 0, err + out
     found = await sprite.http.get("/jobs", params={"client": "tower"})
-    (job,) = found.json()["items"]
+    job = next(each for each in found.json()["items"] if each["request"]["prompt"] == "1girl, green hair, forest")
     done = await sprite.until(job["id"], "completed")
     assert sprite.picture(done).parent.parent.parent.name == "default"
 
