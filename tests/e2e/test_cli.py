@@ -42,7 +42,7 @@ async def test_a_failed_job_fails_the_command(noop: Product) -> None:
 
 
 async def test_watching_ends_with_the_job_and_leaves_it_alone(noop: Product) -> None:
-    job = await noop.submit("1girl, slow", steps=150, count=8)
+    job = await noop.submit("1girl, slow", steps=150, count=16)
     watching = await noop.start(ANIME, "watch", job["code"], "--json")
     assert watching.stdout is not None
     first = json.loads(await asyncio.wait_for(watching.stdout.readline(), 30))
@@ -90,7 +90,7 @@ async def test_projects_files_and_the_state_of_the_whole(noop: Product) -> None:
     ("arguments", "status", "said"),
     [
         (("generate", "1girl", "--steps", "900"), ExitStatus.USAGE, "steps: "),
-        (("generate", "1girl", "--width", "70"), ExitStatus.USAGE, "width: "),
+        (("generate", "1girl", "--width", "2000"), ExitStatus.USAGE, "width: "),
         (("generate", "  "), ExitStatus.USAGE, "prompt: "),
         (("generate", "1girl", "--model", "nowhere"), ExitStatus.USAGE, "model: "),
         (("generate", "1girl", "--project", "nowhere"), ExitStatus.USAGE, "project: "),
