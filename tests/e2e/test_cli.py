@@ -42,7 +42,7 @@ async def test_a_failed_job_fails_the_command(noop: Product) -> None:
 
 
 async def test_watching_ends_with_the_job_and_leaves_it_alone(noop: Product) -> None:
-    job = await noop.submit("1girl, slow", steps=150, count=16)
+    job = await noop.submit("noop: step_ms=200", steps=150)
     watching = await noop.start(ANIME, "watch", job["code"], "--json")
     assert watching.stdout is not None
     first = json.loads(await asyncio.wait_for(watching.stdout.readline(), 30))

@@ -25,6 +25,8 @@ async def test_from_http_to_the_filed_picture(sprite: Product) -> None:
     made = await sprite.http.post("/projects", json={"name": "Moonlit Academy"})
     assert made.status_code == 201, made.text
     prompt = "1girl, blue hair, twintails, smile, classroom"
+    # Frames of an attempt are shown once its dispatch is known: a model that must be loaded first leaves time for that.
+    assert (await sprite.anime("unload"))[0] == ExitStatus.OK
     job, events = await sprite.submit_and_watch(prompt, project="moonlit-academy", seed=42)
     seen = [data(event)["phase"] for event in events if event.event == "progress"]
     phases = [phase for index, phase in enumerate(seen) if index == 0 or seen[index - 1] != phase]

@@ -157,7 +157,7 @@ def at_bench(folder: Path, *specs: ModelSpec, megabytes: int = 100, **rules: Any
     )
     ours, theirs = socket.socketpair()
     told: queue.SimpleQueue[tuple[wire.Report, bytes]] = queue.SimpleQueue()
-    listening = threading.Thread(target=_listen, args=(ours, told), daemon=True)
+    listening = threading.Thread(target=listen, args=(ours, told), daemon=True)
     listening.start()
     cancel = Cancellations()
     try:
@@ -168,7 +168,7 @@ def at_bench(folder: Path, *specs: ModelSpec, megabytes: int = 100, **rules: Any
         ours.close()
 
 
-def _listen(line: socket.socket, told: queue.SimpleQueue[tuple[wire.Report, bytes]]) -> None:
+def listen(line: socket.socket, told: queue.SimpleQueue[tuple[wire.Report, bytes]]) -> None:
     with line.makefile("rb") as file:
         while header := file.read(wire.HEADER.size):
             text_size, blob_size = wire.lengths(header)

@@ -16,10 +16,11 @@ from anime_common.contracts.generator import OfferedJob
 from anime_common.contracts.vocabulary import LoraUse, Phase
 from anime_generator.engines import open_engine
 from anime_generator.engines.adapters import KEPT
-from anime_generator.engines.protocol import Engine, EngineError, EngineOptions
+from anime_generator.engines.protocol import OUT_OF_MEMORY, Engine, EngineError, EngineOptions
 from anime_generator.registry import LoraSpec, ModelSpec
 from anime_generator.simulated import Simulated
-from tests.generator.builders import Told, offered, sprite_spec
+from tests.generator.bench import at_bench
+from tests.generator.builders import Told, noop_spec, offered, sprite_spec
 from tests.generator.checkpoints import tiny_sd, tiny_sdxl
 
 pytestmark = [
@@ -171,3 +172,39 @@ def test_offloading_and_coming_back_keeps_them(engine: Engine, spec: ModelSpec) 
     assert engine.offload(spec.key)
     engine.load(spec)
     assert np.array_equal(drawn(engine, spec, ("ink", 1.0)), before)
+
+
+def test_memory_that_runs_out_while_one_is_loaded_is_not_blamed_on_its_file(
+    engine: Engine, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = drawn(engine, spec)
+    pipe = engine._resident[spec.key].pipe  # type: ignore[attr-defined]
+    for raised, code in (
+        (torch.OutOfMemoryError("CUDA out of memory"), OUT_OF_MEMORY),
+        (MemoryError(), OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "device_error"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(pipe, "load_lora_weights", _raising(raised))
+            with pytest.raises(EngineError) as caught:
+                drawn(engine, spec, ("ink", 1.0))
+        assert (caught.value.code, caught.value.retryable) == (code, True)
+        assert np.array_equal(drawn(engine, spec), plain)
+    assert not np.array_equal(drawn(engine, spec, ("ink", 1.0)), plain)
+
+
+def _raising(error: Exception) -> Any:
+    def load(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    return load
+
+
+def test_other_models_leave_when_there_is_no_room_for_one(spec: ModelSpec, tmp_path: Path) -> None:
+    with at_bench(tmp_path, spec, noop_spec(memory=1 << 20)) as bench:
+        bench.prepare("noop", spec.key)
+        bench.say({"phase": "loading", "model": spec.key})  # the model is there: what is loaded is the LoRA
+        inked = job(("ink", 1.0))
+        assert bench.draw(inked).end(inked).outcome == "painted"
+        bench.tell()
+        assert (bench.tier(spec.key), bench.tier("noop")) == ("device", "host")

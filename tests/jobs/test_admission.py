@@ -211,3 +211,4 @@ def test_words_that_the_model_does_not_know_are_said_and_those_of_its_loras_are_
     (warning,) = resolved(small, prompt="1girl, dragon").warnings
     assert warning == "prompt: left out 'dragon'; counterfeit knows these tags: 1girl, smile"
     assert resolved(small, prompt="1girl, ink style", loras=[{"key": "ink"}]).warnings == ()
+    assert resolved(small, prompt="upscale", init_image=PICTURE, strength=0.0, upscale={}).warnings == ()

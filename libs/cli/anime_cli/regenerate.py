@@ -116,11 +116,10 @@ def difference(one: Image.Image, other: Image.Image) -> Difference | None:
     """How far two pictures are apart; None when they are of different sizes."""
     if one.size != other.size:
         return None
-    apart = ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
-    largest = max(high for _, high in apart.getextrema())  # type: ignore[misc]
-    worst = ImageChops.lighter(ImageChops.lighter(*apart.split()[:2]), apart.split()[2])
-    differing = one.width * one.height - worst.histogram()[0]
-    return Difference(int(largest), differing / (one.width * one.height))
+    red, green, blue = ImageChops.difference(one.convert("RGB"), other.convert("RGB")).split()
+    counts = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
+    largest = max(amount for amount, count in enumerate(counts) if count)
+    return Difference(largest, sum(counts[1:]) / sum(counts))
 
 
 async def _again(api: Api, record: Record, *, as_json: bool) -> tuple[JobView, bytes]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from anime_common.contracts.files import GET_FILE, FileRef
+from anime_common.contracts.vocabulary import PICTURE_TYPES
 from anime_common.outcomes import Refused
-from anime_gateway.uploads import PICTURES
 
 if TYPE_CHECKING:
     from anime_common.contracts.generation import GenerationRequest
@@ -33,6 +33,8 @@ async def _problem(gateway: Gateway, field: str, file_id: UUID) -> Refused | Non
         if error.status == 404:
             return Refused(422, "unknown_file", f"there is no file {str(file_id)!r}", field)
         return error
-    if file.media_type not in PICTURES:
-        return Refused(422, "not_a_picture", f"the file is {file.media_type}, not one of {', '.join(PICTURES)}", field)
+    if file.media_type not in PICTURE_TYPES:
+        return Refused(
+            422, "not_a_picture", f"the file is {file.media_type}, not one of {', '.join(PICTURE_TYPES)}", field
+        )
     return None

@@ -15,6 +15,7 @@ from uuid import UUID
 from starlette.requests import ClientDisconnect, Request
 
 from anime_common.artifacts import Artifacts, Written, upload_key
+from anime_common.contracts.vocabulary import PICTURE_TYPES
 from anime_common.outcomes import Refused
 from anime_gateway.forms import Form, boundary_of
 from anime_gateway.problems import Invalid, invalid, problem
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 PATH = f"{BASE}/uploads"
-PICTURES = ("image/png", "image/jpeg", "image/webp")
 FORM = "multipart/form-data"
 FILE, PROJECT = "file", "project"
 FRAME = 16 * 1024
@@ -51,8 +51,10 @@ def refusal(headers: Headers, limit: int) -> Response | None:
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > limit + (FRAME if media_type == FORM else 0):
         return problem(413, "too_large", too_large(limit), field=FILE)
-    if media_type not in {*PICTURES, FORM}:
-        text = f"send a picture with Content-Type {', '.join(PICTURES)}, or a form ({FORM}) with the field {FILE!r}"
+    if media_type not in {*PICTURE_TYPES, FORM}:
+        text = (
+            f"send a picture with Content-Type {', '.join(PICTURE_TYPES)}, or a form ({FORM}) with the field {FILE!r}"
+        )
         return problem(415, "not_a_picture_type", text, field="Content-Type")
     if media_type == FORM and "origin" not in headers and "authorization" not in headers:
         text = (

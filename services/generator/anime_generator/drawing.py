@@ -86,8 +86,8 @@ class Drawing:
                 return None
             phase, width = self.run.phase, min(planned.pictures, self.run.pictures(self.run.left(jobs)))
             log.warning("memory_short", model=spec.key, phase=phase, pictures=width, error=error.message)
-            if phase is Phase.LOADING:
-                return error  # all others have left the device already
+            if phase is Phase.LOADING and spec.key not in self.studio.residents.resident:
+                return error  # all others have left the device for it already
             if not cleared and self.studio.residents.clear_for(spec.key):
                 cleared = True
             elif phase is Phase.SAMPLING and width > 1:

@@ -166,7 +166,7 @@ class EngineHost:
         settings = jobs[0].settings
         pictures = sum(job.settings.count for job in jobs)
         limit = next((spec.batch_limit for spec in self._options.config.models if spec.key == settings.model), 1)
-        pixels = settings.width * settings.height
+        pixels = settings.largest_pass()
         self._watchdog.running(settings.model, pixels, min(pictures, limit), asyncio.get_running_loop().time())
         order = wire.Draw(run=run.number, model=settings.model, jobs=jobs, inputs=supplies.inputs)
         self._send(order, supplies.blob)

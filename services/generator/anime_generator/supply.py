@@ -16,10 +16,11 @@ from anime_common import rpc
 from anime_common.artifacts import Missing
 from anime_common.contracts.files import GET_FILE, FileRef, FileView
 from anime_common.contracts.generation import MAX_SIDE
+from anime_common.contracts.vocabulary import PICTURE_TYPES
 from anime_common.outcomes import Refused, Unavailable
 from anime_generator import wire
 from anime_generator.model import Failure
-from anime_generator.wire import PICTURE_TYPES, named
+from anime_generator.wire import named
 
 if TYPE_CHECKING:
     from anime_common.artifacts import Artifacts

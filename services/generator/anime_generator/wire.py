@@ -22,8 +22,6 @@ from anime_generator.registry import ModelSpec
 HEADER = struct.Struct("!II")
 MAX_TEXT = 16 << 20
 MAX_BLOB = 512 << 20
-PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
-"""Media types of what jobs may begin with."""
 UNUSABLE = 78
 """Exit status of the engine process when nothing of its configuration can be run (EX_CONFIG of sysexits.h)."""
 

@@ -69,7 +69,8 @@ def resolve(
         _side(name, getattr(request, name) or getattr(model, name), model, warnings) for name in ("width", "height")
     )
     loras = _loras(request, preset, model, prompt, warnings)
-    if model.tags:
+    strength = _strength(request)
+    if model.tags and strength != 0:
         words = {word for lora in model.loras for use in loras if lora.key == use.key for word in lora.trigger_words}
         if unknown := unknown_words(prompt, {*model.tags, *words}):
             warnings.append(notice(model.key, unknown, model.tags))
@@ -86,7 +87,7 @@ def resolve(
         loras=loras,
         init_image=request.init_image,
         mask=request.mask,
-        strength=_strength(request),
+        strength=strength,
         hires=hires,
         upscale=_upscale(request, model, (hires.width, hires.height) if hires else (width, height)),
         **chosen,

@@ -11,14 +11,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from anime_common.contracts.generation import FREE_IN_A_BATCH
 from anime_common.contracts.vocabulary import JobState, Priority
 from anime_jobs.scheduler import Waiting, ready_since
 from anime_jobs.store import Connection
 
+_FREE = ", ".join(f"'{name}'" for name in FREE_IN_A_BATCH)
 _SELECT = (
-    "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message, j.paused, j.not_before,"
+    "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message,"  # noqa: S608 - our own text
+    " j.paused, j.not_before,"
     " j.next_try_at, j.created_at, j.queued_at, j.run_alone, j.settings ->> 'model' AS model,"
-    " (j.settings - ARRAY['prompt', 'negative_prompt', 'seed', 'count', 'preset'])::text AS batch_key,"
+    f" (j.settings - ARRAY[{_FREE}])::text AS batch_key,"
     " coalesce((j.settings ->> 'count')::int, 1) AS pictures,"
     " ARRAY(SELECT l ->> 'key' FROM jsonb_array_elements(coalesce(j.settings -> 'loras', '[]'::jsonb)) l) AS loras,"
     " (j.settings ->> 'width')::float * (j.settings ->> 'height')::float * (j.settings ->> 'steps')::float"

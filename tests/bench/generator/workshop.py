@@ -25,6 +25,7 @@ from anime_generator.registry import ModelSpec
 from tests.bench.generator.audit import Run, audited
 from tests.bench.generator.subjects import job
 from tests.bench.generator.timing import Lap, timed
+from tests.generator.bench import listen
 
 EMBEDDING_CACHE = 64 << 20
 PREVIEW_EVERY, PREVIEW_SIZE = 3, 256
@@ -100,7 +101,7 @@ def at_work(config: wire.Configure) -> Iterator[AtWork]:
     """An engine with this configuration; its models are given up in the end."""
     ours, theirs = socket.socketpair()
     told: queue.SimpleQueue[tuple[wire.Report, bytes]] = queue.SimpleQueue()
-    listening = threading.Thread(target=_listen, args=(ours, told), daemon=True)
+    listening = threading.Thread(target=listen, args=(ours, told), daemon=True)
     listening.start()
     workshop = Workshop(Line(theirs), config, Cancellations())
     try:
@@ -133,11 +134,3 @@ def preview_costs() -> Iterator[list[float]]:
 
     with patch.object(PreviewBudget, "paid", noted):
         yield costs
-
-
-def _listen(line: socket.socket, told: queue.SimpleQueue[tuple[wire.Report, bytes]]) -> None:
-    with line.makefile("rb") as file:
-        while header := file.read(wire.HEADER.size):
-            text_size, blob_size = wire.lengths(header)
-            text, blob = file.read(text_size), file.read(blob_size)
-            told.put((wire.read_report(text), blob))

@@ -184,7 +184,7 @@ class Settings(Model):
 
     def batch_key(self) -> tuple[object, ...]:
         """Jobs with an equal key can run in one forward pass."""
-        return tuple(getattr(self, name) for name in type(self).model_fields if name not in _FREE)
+        return tuple(getattr(self, name) for name in type(self).model_fields if name not in FREE_IN_A_BATCH)
 
     def sampled(self) -> tuple[SampledPass, ...]:
         """The passes that the denoiser makes, in order; none when a picture is only enlarged."""
@@ -206,5 +206,5 @@ class Settings(Model):
         return round(width * factor), round(height * factor)
 
 
-_FREE = frozenset({"prompt", "negative_prompt", "seed", "count", "preset"})
+FREE_IN_A_BATCH = ("prompt", "negative_prompt", "seed", "count", "preset")
 """What may differ between the jobs of one forward pass."""

@@ -19,6 +19,9 @@ SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 EXTENSIONS: dict[str, str] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg", "video/mp4": "mp4"}
 """The media types an engine may hand over, and the file extension of each: nothing else is staged or filed."""
 
+PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
+"""The media types of pictures that people may upload, and that jobs may begin with."""
+
 
 def printable(text: str) -> str:
     """`text`, unless it holds control characters other than line breaks and tabs (PostgreSQL cannot store NUL)."""

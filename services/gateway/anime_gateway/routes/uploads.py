@@ -12,7 +12,7 @@ from starlette.responses import Response
 from anime_common.artifacts import upload_key
 from anime_common.contracts.files import REGISTER_UPLOAD, FileName, FileView, RegisterUpload
 from anime_common.contracts.jobs import GET_PROJECT, Project, ProjectRef, ProjectState
-from anime_common.contracts.vocabulary import Name
+from anime_common.contracts.vocabulary import PICTURE_TYPES, Name
 from anime_common.messages import Request as Question
 from anime_common.outcomes import Refused
 from anime_gateway.bodies import answer
@@ -21,7 +21,7 @@ from anime_gateway.documents import errors
 from anime_gateway.idempotency import IdempotencyKey, id_for
 from anime_gateway.problems import Invalid, invalid
 from anime_gateway.public import BASE, with_urls
-from anime_gateway.uploads import FILE, FORM, PICTURES, PROJECT, Received, last_part, receive
+from anime_gateway.uploads import FILE, FORM, PROJECT, Received, last_part, receive
 
 router = APIRouter(prefix="/uploads", tags=["files"])
 
@@ -31,7 +31,7 @@ _BYTES = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {media_type: {"schema": _BYTES} for media_type in PICTURES}
+        "content": {media_type: {"schema": _BYTES} for media_type in PICTURE_TYPES}
         | {
             FORM: {
                 "schema": {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from anime_generator.engines.faults import of_the_device
 from anime_generator.engines.protocol import EngineError
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ class Adapters:
                     local_files_only=True,
                 )
             fits = any(name in names for names in self._pipe.get_list_adapters().values())
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
             self._discard(name)
+            if of_the_device(error):
+                raise  # what is wrong is not the file
             raise _unusable(spec, f"does not fit this model: {error}") from error
         if not fits:
             self._discard(name)

@@ -15,24 +15,18 @@ CROPPED = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A picture that is drawn over, everywhere or where `mask` is white. `size`: width and height of what is drawn."""
+    """What is drawn over: a picture at the size of what is drawn, and where; no `cover` (grey) means everywhere."""
 
-    picture: Image.Image
-    mask: Image.Image | None
-    size: tuple[int, int]
+    ground: Image.Image
+    cover: Image.Image | None
 
-    @property
-    def ground(self) -> Image.Image:
-        """The picture, brought to size."""
-        return fitted(self.picture, self.size)
-
-    @property
-    def cover(self) -> Image.Image | None:
-        """The mask in shades of grey, brought to size as the picture is."""
-        if self.mask is None:
-            return None
-        same = self.mask if self.mask.size == self.picture.size else self.mask.resize(self.picture.size)
-        return ImageOps.fit(opaque(same).convert("L"), self.size, Image.Resampling.BILINEAR)
+    @classmethod
+    def of(cls, picture: Image.Image, mask: Image.Image | None, size: tuple[int, int]) -> Canvas:
+        """A picture with its mask, brought to a size (width, height); the mask is scaled to its picture before."""
+        if mask is None:
+            return cls(fitted(picture, size), None)
+        same = mask if mask.size == picture.size else mask.resize(picture.size)
+        return cls(fitted(picture, size), ImageOps.fit(opaque(same).convert("L"), size, Image.Resampling.BILINEAR))
 
     def uncovered(self, drawn: Image.Image) -> Image.Image:
         """What was drawn, with every pixel outside of the mask as it was."""

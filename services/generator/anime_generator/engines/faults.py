@@ -19,6 +19,13 @@ LOST = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUDNN_ST
 """After any of these every later call of the process fails too, whatever it asks for."""
 
 
+def of_the_device(error: BaseException) -> bool:
+    """Whether an error tells of the device or of its memory, and nothing of what was being done."""
+    if isinstance(error, (torch.OutOfMemoryError, OutOfMemoryError, MemoryError, DeviceFaultError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in (*NO_ROOM, *LOST))
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Raise EngineError: out of memory may pass, a broken CUDA context needs a new process."""

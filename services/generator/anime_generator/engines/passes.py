@@ -59,14 +59,16 @@ class ForwardPass:
         """
         left = self._left(pictures)
         shared = self.settings[left[0].attempt_id]
-        canvas = self._canvas(left, shared)
-        if canvas is not None and not shared.sampled():
-            self._finish(left, shared, dict.fromkeys(left, opaque(canvas.picture)))
+        if shared.init_image is not None and not shared.sampled():
+            self._finish(left, shared, dict.fromkeys(left, opaque(self._input("init_image", shared.init_image))))
             return
-        for texts in self._encode(left).values():
+        canvas = self._canvas(left, shared)
+        groups = self._encode(left)
+        first = self._first(shared, canvas)
+        for texts in groups.values():
             with contextlib.suppress(Cancelled):
                 alike = self._left(tuple(texts))
-                latents = self._sample(alike, texts, self._first(shared, canvas))
+                latents = self._sample(alike, texts, first)
                 if shared.hires is not None:
                     alike, latents = self._again(alike, texts, shared, shared.hires, latents)
                 self._decode(alike, shared, latents, canvas)
@@ -87,11 +89,11 @@ class ForwardPass:
         picture = self._input("init_image", shared.init_image)
         mask = self._input("mask", shared.mask) if shared.mask is not None else None
         size = (shared.width, shared.height)
-        if shared.sampled() and cut_off(picture, size):
+        if cut_off(picture, size):
             was, now = (f"{width} x {height}" for width, height in (picture.size, size))
             for attempt_id in dict.fromkeys(each.attempt_id for each in pictures):
                 self.tell(Warned(attempt_id, f"init_image: cut from {was} to the shape of {now} pixels"))
-        return Canvas(picture, mask, size)
+        return Canvas.of(picture, mask, size)
 
     def _input(self, field: str, file_id: UUID) -> Any:
         try:
