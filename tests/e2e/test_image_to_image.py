@@ -90,12 +90,12 @@ async def test_from_the_command_line(sprite: Product) -> None:
     status, out, err = await sprite.anime("generate", PROMPT, *options)
     assert status == 0, err
     job = json.loads(out.splitlines()[-1])["job"]
-    assert (job["settings"]["width"], job["settings"]["height"]) == (256, 192)
+    assert (job["settings"]["width"], job["settings"]["height"]) == (128, 128)
     status, out, err = await sprite.anime("upscale", job["code"], "--factor", "1.5", "--watch", "--json")
     assert status == 0, err
     larger = json.loads(out.splitlines()[-1])["job"]
     with Image.open(sprite.picture(larger)) as image:
-        assert image.size == (384, 288)
+        assert image.size == (192, 192)
     status, _, err = await sprite.anime("generate", PROMPT, "--from", str(uuid7()))
     assert status == 4, err
 

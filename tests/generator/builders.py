@@ -65,7 +65,9 @@ def noop_spec(
 
 
 def sprite_spec() -> ModelSpec:
-    return load_registry(None, frozenset(ENGINES)).models["sprite"]
+    """The built-in model, allowed sizes at which it is quicker and what it draws does not matter."""
+    spec = load_registry(None, frozenset(ENGINES)).models["sprite"]
+    return spec.model_copy(update={"sizes": SizeLimits(minimum=64, maximum=256, multiple=16)})
 
 
 def copy_of_sprite(folder: Path, name: str = "sprite") -> Path:

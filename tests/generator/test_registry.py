@@ -14,7 +14,7 @@ from anime_generator import metrics
 from anime_generator.engines import ENGINES
 from anime_generator.registry import CONFIGURATIONS, Registry, RegistryError, load_registry, settings_problem
 from anime_generator.registry.live import LiveRegistry
-from tests.generator.builders import copy_of_sprite, settings
+from tests.generator.builders import copy_of_sprite, settings, sprite_spec
 from tests.generator.published import SD15, SDXL, Architecture, layout
 
 NAMES = frozenset(ENGINES)
@@ -150,7 +150,7 @@ def test_defaults_that_the_model_itself_cannot_do_are_refused(tmp_path: Path) ->
     copy_of_sprite(tmp_path, "counterfeit")
     text = COUNTERFEIT.format(source="counterfeit") + "[models.counterfeit.sizes]\nmultiple = 64\nmaximum = 640\n"
     found = problems(tmp_path, text)
-    assert found == ["models.counterfeit.defaults.height: counterfeit draws 64 to 640 pixels, not 768"]
+    assert found == ["models.counterfeit.defaults.height: counterfeit draws sides of 64 to 640 pixels in steps of 64, not 768"]
 
 
 def test_a_fallback_must_exist(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"width": 2048}, "width: sprite draws 64 to 256 pixels, not 2048"),
+        ({"width": 2048}, "width: sprite draws sides of 64 to 256 pixels in steps of 16, not 2048"),
         ({"height": 120}, "height: sprite needs a multiple of 16 pixels, not 120"),
         ({"steps": 101}, "steps: sprite takes 1 to 100, not 101"),
         (
@@ -184,7 +184,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_settings_beyond_the_model_name_their_field(changes: dict[str, object], problem: str | None) -> None:
-    info = load_registry(None, NAMES).models["sprite"].info(tuple(Sampler))
+    info = sprite_spec().info(tuple(Sampler))
     usual: dict[str, object] = {"model": "sprite", "width": 128, "height": 128}
     assert settings_problem(info, settings(**usual | changes)) == problem
 
@@ -363,8 +363,9 @@ class TestPresets:
     @pytest.mark.parametrize(
         ("text", "found"),
         [
-            ("loras = { other = 1.0 }", "loras.other: there is no LoRA 'other'; known: big, style"),
+            ("loras = { other = 1.0 }", "loras.other: there is no LoRA 'other'; known: big, narrow, style"),
             ("loras = { big = 1.0 }", "loras.big: it does not fit counterfeit, which is of the family sd15"),
+            ("loras = { narrow = 1.0 }", "loras.narrow: it is for another only"),
             ("steps = 151", "steps: Input should be less than or equal to 150"),
             ('sampler = "lcm"', "sampler: counterfeit has euler, dpm++ 2m karras, not lcm"),
             (
@@ -377,7 +378,9 @@ class TestPresets:
         checkpoint(tmp_path)
         lora(tmp_path)
         lora(tmp_path, "big.safetensors", 2048)
-        tables = f'{LORAS}[loras.big]\nsource = "big.safetensors"\n[models.counterfeit.presets.fast]\n{text}\n'
+        others = '[loras.big]\nsource = "big.safetensors"\n'
+        others += '[loras.narrow]\nsource = "style.safetensors"\nmodels = ["another"]\n'
+        tables = f'{LORAS}{others}[models.counterfeit.presets.fast]\n{text}\n'
         more = 'samplers = ["euler", "dpm++ 2m karras"]'
         assert problems(tmp_path, CHECKPOINT.format(more=more, tables=tables)) == [
             f"models.counterfeit.presets.fast.{found}"

@@ -121,7 +121,7 @@ def test_a_size_that_the_model_does_not_draw_is_refused(field: str, value: int) 
     asked: dict[str, Any] = {field: value}
     code, at, message = refusal(**asked)
     assert (code, at) == ("invalid", field)
-    assert "256 to 1024 in steps of 64" in message
+    assert "sides of 256 to 1024 pixels in steps of 64" in message
 
 
 def test_a_picture_to_begin_with_has_a_usual_strength() -> None:

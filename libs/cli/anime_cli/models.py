@@ -144,7 +144,6 @@ async def _model(key: str, url: str | None) -> CatalogueEntry:
 
 def _show(entry: CatalogueEntry) -> None:
     info = entry.model
-    sizes = f"{info.sizes.minimum} to {info.sizes.maximum}, in steps of {info.sizes.multiple}"
     render.fields(
         [
             ("model", f"{info.key} (default)" if info.default else info.key),
@@ -156,7 +155,7 @@ def _show(entry: CatalogueEntry) -> None:
             ("memory", f"about {render.size(info.memory)}" if info.memory else None),
             ("defaults", _defaults(info)),
             ("negative", info.negative_prompt),
-            ("sizes", sizes),
+            ("sizes", str(info.sizes)),
             ("samplers", ", ".join(info.samplers)),
             ("upscalers", ", ".join(info.upscalers)),
             ("knows", ", ".join(info.tags)),

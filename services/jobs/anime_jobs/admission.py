@@ -121,8 +121,7 @@ def _side(name: str, asked: int, model: ModelInfo, warnings: list[str]) -> int:
     limits = model.sizes
     side = (asked + limits.multiple // 2) // limits.multiple * limits.multiple
     if not limits.minimum <= side <= limits.maximum:
-        allowed = f"{limits.minimum} to {limits.maximum} in steps of {limits.multiple}"
-        raise _refused(f"the model {model.key} draws sides of {allowed} pixels, not {asked}", name)
+        raise _refused(f"the model {model.key} draws sides of {limits}, not {asked}", name)
     if side != asked:
         warnings.append(f"{name}: {asked} became {side}, since {model.key} draws multiples of {limits.multiple} pixels")
     return side

@@ -215,7 +215,7 @@ class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="ani
         return tuple(
             model.model_copy(
                 update={
-                    "loras": tuple(each for each in self.loras if each.family == model.family),
+                    "loras": tuple(each for each in self.loras if each.fits(model.family, model.key)),
                     "embeddings": tuple(each for each in self.embeddings if each.family == model.family),
                 }
             )

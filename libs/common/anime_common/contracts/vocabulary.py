@@ -138,6 +138,12 @@ class SizeLimits(Model):
     maximum: int = Field(2048, description="Largest side, pixels.")
     multiple: int = Field(8, description="Each side is a multiple of this.")
 
+    def __str__(self) -> str:
+        """What is allowed, for messages."""
+        if self.minimum == self.maximum:
+            return f"{self.minimum} pixels"
+        return f"{self.minimum} to {self.maximum} pixels in steps of {self.multiple}"
+
 
 class LoraUse(Model):
     """A LoRA and how strongly it is applied."""
@@ -152,10 +158,15 @@ class LoraInfo(Model):
     key: ModelKey = Field(description="Key of the LoRA in requests.")
     title: str = Field("", description="Name for people.")
     family: str = Field("", description="Models of this family take it.")
+    models: tuple[ModelKey, ...] = Field((), description="Only these models of its family; all of them when empty.")
     trigger_words: tuple[str, ...] = Field((), description="Words that the prompt should have for it to show.")
     weight: float = Field(1.0, description="Default weight.")
     licence: str = Field("", description="Under which terms it may be used.")
     size: int = Field(0, description="Bytes of its file.")
+
+    def fits(self, family: str, model: str) -> bool:
+        """Whether a model of that family and key takes it."""
+        return self.family == family and (not self.models or model in self.models)
 
 
 class EmbeddingInfo(Model):

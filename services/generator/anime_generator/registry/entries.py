@@ -88,12 +88,13 @@ class ModelEntry(Request):
 
 
 class LoraEntry(Request):
-    """One `[loras.<key>]` table."""
+    """One `[loras.<key>]` table; `models` narrows it to some of its family."""
 
     title: Note = ""
     licence: Note = ""
     source: str
     family: str = ""
+    models: tuple[ModelKey, ...] = ()
     trigger_words: tuple[Annotated[Name, Field(max_length=200)], ...] = ()
     weight: Weight = 1.0
     enabled: bool = True

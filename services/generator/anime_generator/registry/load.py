@@ -52,7 +52,7 @@ def examine(overlay: Path | None, engines: frozenset[str]) -> tuple[Registry, li
             reading.wrong(section, f"must be tables of the form [{section}.<key>]")
     adapters = _Adapters(_loras(reading, tables), _embeddings(reading, tables))
     models = _models(reading, tables, adapters)
-    _cross_check(reading, models)
+    _cross_check(reading, models, adapters.loras)
     return Registry(models, reading.default, adapters.loras, adapters.embeddings), reading.problems
 
 
@@ -116,7 +116,7 @@ def _model(reading: Reading, key: str, entry: ModelEntry, adapters: _Adapters) -
         sizes=SizeLimits(**entry.sizes.model_dump()),
         defaults=entry.defaults,
         presets=tuple(preset.info(name) for name, preset in entry.presets.items()),
-        loras=tuple(each for each in adapters.loras.values() if each.family == placed["family"]),
+        loras=tuple(each for each in adapters.loras.values() if each.info().fits(placed["family"], key)),
         embeddings=tuple(each for each in adapters.embeddings.values() if each.family == placed["family"]),
         **placed,
         **entry.model_dump(include=_SHARED),
@@ -128,20 +128,20 @@ def _model(reading: Reading, key: str, entry: ModelEntry, adapters: _Adapters) -
     return spec
 
 
-def _cross_check(reading: Reading, models: Mapping[str, ModelSpec]) -> None:
+def _cross_check(reading: Reading, models: Mapping[str, ModelSpec], loras: Mapping[str, LoraSpec]) -> None:
     """Mistakes between tables."""
     named = reading.named["models"]
     for spec in models.values():
         if spec.fallback is not None and spec.fallback not in named:
             reading.wrong(f"models.{spec.key}.fallback", f"there is no model {spec.fallback!r}")
         for preset in spec.presets:
-            _check_preset(reading, spec, preset)
+            _check_preset(reading, spec, preset, loras)
     if reading.default not in named:
         known = ", ".join(sorted(named)) or "none"
         reading.wrong("default", f"there is no enabled model {reading.default!r}; known: {known}")
 
 
-def _check_preset(reading: Reading, spec: ModelSpec, preset: Preset) -> None:
+def _check_preset(reading: Reading, spec: ModelSpec, preset: Preset, loras: Mapping[str, LoraSpec]) -> None:
     where = f"models.{spec.key}.presets.{preset.name}"
     if preset.steps is not None and preset.steps > spec.max_steps:
         reading.wrong(f"{where}.steps", f"{spec.key} takes 1 to {spec.max_steps}, not {preset.steps}")
@@ -153,5 +153,10 @@ def _check_preset(reading: Reading, spec: ModelSpec, preset: Preset) -> None:
             known = ", ".join(sorted(named)) or "none"
             reading.wrong(f"{where}.loras.{use.key}", f"there is no LoRA {use.key!r}; known: {known}")
         elif use.key not in fitting and not reading.is_wrong("loras", use.key):
-            text = f"it does not fit {spec.key}, which is of the family {spec.family or 'unknown'}"
-            reading.wrong(f"{where}.loras.{use.key}", text)
+            reading.wrong(f"{where}.loras.{use.key}", _misfit(spec, loras[use.key]))
+
+
+def _misfit(spec: ModelSpec, lora: LoraSpec) -> str:
+    if lora.family == spec.family:
+        return f"it is for {', '.join(lora.models)} only"
+    return f"it does not fit {spec.key}, which is of the family {spec.family or 'unknown'}"

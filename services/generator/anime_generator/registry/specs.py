@@ -22,6 +22,7 @@ class LoraSpec(Model):
     key: str
     source: Path
     family: str
+    models: tuple[str, ...] = ()
     title: str = ""
     licence: str = ""
     trigger_words: tuple[str, ...] = ()
@@ -184,7 +185,7 @@ def settings_problem(info: ModelInfo, settings: Settings) -> str | None:
     sizes = info.sizes
     for name, value in (("width", settings.width), ("height", settings.height)):
         if not sizes.minimum <= value <= sizes.maximum:
-            return f"{name}: {info.key} draws {sizes.minimum} to {sizes.maximum} pixels, not {value}"
+            return f"{name}: {info.key} draws sides of {sizes}, not {value}"
         if value % sizes.multiple:
             return f"{name}: {info.key} needs a multiple of {sizes.multiple} pixels, not {value}"
     if not 1 <= settings.steps <= info.max_steps:
