@@ -19,7 +19,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-chaos bench bench-generator lint types fmt generated clean sprite-train sprite-eval always
+.PHONY: help setup demo run test test-fast test-chaos bench bench-generator lint types fmt generated clean sprite-train sprite-pack sprite-eval always
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -78,9 +78,11 @@ $(VENV)/.sprite-ready: tools/sprite/requirements.txt $(READY)
 sprite-train: $(VENV)/.sprite-ready ## train the built-in model, on from where it was (ARGS="--seconds 3600 --workers 2")
 	$(BIN)/python -m tools.sprite.train $(ARGS)
 
-sprite-eval: $(VENV)/.sprite-ready ## pack the trained model, measure it, write docs/models/sprite.md
-	$(BIN)/python -m tools.sprite.pack
-	$(BIN)/python -m tools.sprite.evaluate --write $(ARGS)
+sprite-pack: $(VENV)/.sprite-ready ## pack what was trained, to be measured (ARGS="--annealed [FOLDER]")
+	$(BIN)/python -m tools.sprite.pack $(ARGS)
+
+sprite-eval: $(VENV)/.sprite-ready ## measure the built-in model, write docs/models/sprite.md (ARGS="--model FOLDER": only measure)
+	$(BIN)/python -m tools.sprite.evaluate $(ARGS)
 
 clean: ## remove .venv, .venv-bench and caches (never .anime: that is your data)
 	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Trains a LoRA of one character: `python -m tools.sprite.adapter TARGET.safetensors`.
+"""Trains a LoRA of one character: `python -m tools.sprite.adapter [TARGET.safetensors] --judge`.
 
 The character has a fixed look that no caption tells; a caption is a trigger word, the expression and the scene. The
 LoRA goes into every attention and every convolution of the residual blocks of the UNet. `--judge` says what share of
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import random
 import sys
@@ -25,9 +26,10 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from tools.sprite import autoencoder, evaluate, judge, model, pack
+from tools.sprite import autoencoder, judge, model, shipped
 from tools.sprite.diffusion import face_weights, noised, stratified_timesteps
 from tools.sprite.measures import accuracy
+from tools.sprite.pictures import generate, load
 from tools.sprite.render import render
 from tools.sprite.vocabulary import ACCESSORIES, TAGS, Character, sample
 
@@ -39,6 +41,8 @@ HIKARI = Character(
 LOOK = ("hair", "style", "bangs", "eyes", "skin", "outfit", "cloth")
 
 RANK, RATE, WARM_UP, BATCH, PICTURES = 16, 1e-3, 20, 8, 200
+#: Pictures that are judged.
+SHOWN = 50
 TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
 )  # fmt: skip
@@ -101,37 +105,45 @@ def train(pipeline: Any, steps: int) -> None:
 
 
 def write(pipeline: Any, target: Path) -> None:
-    """Write the LoRA in the format that `load_lora_weights` reads."""
-    from diffusers.utils import convert_state_dict_to_diffusers
+    """Write the LoRA under the names of peft, which `load_lora_weights` reads.
+
+    Converted to the names of diffusers, layers of attention and others get names of two kinds, and the former are lost
+    in reading.
+    """
     from peft import get_peft_model_state_dict
 
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
-    halves = {name: value.half() for name, value in layers.items()}
+    halves = {name: value.half() for name, value in get_peft_model_state_dict(pipeline.unet).items()}
     StableDiffusionPipeline.save_lora_weights(target.parent, unet_lora_layers=halves, weight_name=target.name)
+    target.chmod(0o644)  # it is written for its owner alone
 
 
-def shares(pipeline: Any, count: int = 24) -> dict[str, float]:
+def shares(pipeline: Any, count: int) -> dict[str, float]:
     """What share of pictures shows each part of the look."""
     rng = random.Random(_SEED + 1)
     poses = [pose(rng) for _ in range(count)]
-    _, found = judge.look(judge.load_judge(), evaluate.generate(pipeline, [words(one) for one in poses]))
+    _, found = judge.look(judge.load_judge(), generate(pipeline, [words(one) for one in poses], shipped.drawing()))
     wanted = judge.labels(poses)
     heads = (*LOOK, *(name for name in ACCESSORIES if name in HIKARI.accessories))
     return {head: round(accuracy(found[head], wanted[head]), 2) for head in heads}
 
 
-def load(package: Path) -> Any:
-    """The pipeline of a package, quietly."""
-    pipeline = StableDiffusionPipeline.from_pretrained(package, safety_checker=None)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def measure(pipeline: Any, adapter: Path) -> dict[str, Any]:
+    """The shares without an adapter and with it; raises AssertionError unless taking it away restores every bit."""
+    without = shares(pipeline, SHOWN)
+    before = generate(pipeline, [TRIGGER], shipped.drawing())
+    pipeline.load_lora_weights(adapter.parent, weight_name=adapter.name, adapter_name=TRIGGER)
+    pipeline.set_adapters([TRIGGER], [1.0])
+    found = shares(pipeline, SHOWN)
+    pipeline.unload_lora_weights()
+    assert (generate(pipeline, [TRIGGER], shipped.drawing()) == before).all()
+    return {"count": SHOWN, "without": without, "found": found}
 
 
 def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="train a LoRA of one character")
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--model", type=Path, default=pack.path())
+    parser.add_argument("target", type=Path, nargs="?", default=shipped.ADAPTER)
+    parser.add_argument("--model", type=Path, default=shipped.PACKAGE)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--nice", type=int, default=19, help="how readily to let other programs go first")
     parser.add_argument("--judge", action="store_true", help="measure the look without and with it")
@@ -143,11 +155,7 @@ def main() -> int:
     write(pipeline, options.target)
     print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB")
     if options.judge:
-        fresh = load(options.model)
-        print("without", shares(fresh))
-        fresh.load_lora_weights(options.target.parent, weight_name=options.target.name, adapter_name=TRIGGER)
-        fresh.set_adapters([TRIGGER], [1.0])
-        print("with", shares(fresh))
+        print(json.dumps(measure(load(options.model), options.target)))
     return 0
 
 

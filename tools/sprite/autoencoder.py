@@ -27,6 +27,7 @@ from tools.sprite.canvas import Pixels
 from tools.sprite.dataset import load_pictures
 from tools.sprite.home import home
 from tools.sprite.render import FACE_BOX, SIZE
+from tools.sprite.shipped import PACKAGE
 
 CHANNELS, FACTOR = 4, 4
 ENCODER_WIDTH = 32
@@ -49,15 +50,16 @@ def path() -> Path:
 
 
 def load() -> Any:
-    """The trained autoencoder, not to be trained further."""
+    """The trained autoencoder, not to be trained further; the shipped one where none was trained here."""
     from diffusers import AutoencoderTiny
 
-    return AutoencoderTiny.from_pretrained(path()).eval().requires_grad_(False)
+    place = path() if path().exists() else PACKAGE / "vae"
+    return AutoencoderTiny.from_pretrained(place).eval().requires_grad_(False)
 
 
 def to_tensor(pictures: Pixels) -> Tensor:
     """Pictures as the autoencoder takes them: −1 to 1, channels first."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def to_pictures(values: Tensor) -> Pixels:

@@ -17,6 +17,7 @@ from tools.sprite.home import home
 from tools.sprite.render import SIZE, render
 from tools.sprite.vocabulary import Character, sample
 
+COUNT = 30_000
 DEGRADED = 0.02
 
 
@@ -36,15 +37,22 @@ def characters_path() -> Path:
 
 
 def load_pictures() -> Pixels:
-    """All pictures: number × height × width × RGB, not read before they are used."""
+    """All pictures: number × height × width × RGB, not read before they are used; drawn first where there are none."""
+    _ensure()
     pictures: Pixels = np.load(pictures_path(), mmap_mode="r")
     return pictures
 
 
 def load_characters() -> list[Character]:
-    """The attributes of all pictures."""
+    """The attributes of all pictures, which are drawn first where there are none."""
+    _ensure()
     rows = json.loads(characters_path().read_text(encoding="utf-8"))
     return [Character(**{**row, "accessories": tuple(row["accessories"])}) for row in rows]
+
+
+def _ensure() -> None:
+    if not pictures_path().exists():
+        draw(COUNT)
 
 
 def draw(count: int) -> None:
@@ -65,7 +73,7 @@ def draw(count: int) -> None:
 def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="draw the pictures to train on")
-    parser.add_argument("--count", type=int, default=30_000)
+    parser.add_argument("--count", type=int, default=COUNT)
     draw(parser.parse_args().count)
     return 0
 

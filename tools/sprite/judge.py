@@ -72,7 +72,7 @@ def reconstruct(pictures: Pixels, noise: float = 0.0, seed: int = 0) -> Pixels:
     model, generator = autoencoder.load(), torch.Generator().manual_seed(seed)
     made = []
     for start in range(0, len(pictures), 32):
-        latents = model.encoder(autoencoder.to_tensor(np.array(pictures[start : start + 32])))
+        latents = model.encoder(autoencoder.to_tensor(pictures[start : start + 32]))
         amount = torch.rand(len(latents), 1, 1, 1, generator=generator) * noise
         latents = latents + torch.randn(latents.shape, generator=generator) * amount
         made.append(autoencoder.to_pictures(model.decoder(latents)))
@@ -168,7 +168,7 @@ def look(judge: Judge, pictures: Pixels) -> tuple[NDArray[np.float32], dict[str,
     """The features of pictures, and what they show."""
     features, found = [], []
     for start in range(0, len(pictures), 64):
-        part, scores = judge(autoencoder.to_tensor(np.array(pictures[start : start + 64])))
+        part, scores = judge(autoencoder.to_tensor(pictures[start : start + 64]))
         features.append(part.numpy())
         found.append({head: values.argmax(1).numpy() for head, values in scores.items()})
     return np.concatenate(features), {head: np.concatenate([part[head] for part in found]) for head in HEADS}

@@ -49,6 +49,12 @@ def frechet(one: Numbers, other: Numbers) -> float:
     return apart + float(np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * shared)
 
 
+def spread(pictures: NDArray[np.uint8]) -> float:
+    """How far pictures are apart from each other: the root mean square over all pairs, 0 to 255."""
+    values = pictures.astype(np.float64).reshape(len(pictures), -1)
+    return float(np.sqrt(2 * values.var(axis=0, ddof=1).mean()))
+
+
 def mean(shares: Sequence[float]) -> float:
     """The plain mean."""
     return sum(shares) / len(shares)

@@ -65,7 +65,7 @@ def sampling_scheduler() -> Any:
     """The scheduler that the package comes with."""
     from diffusers import DPMSolverMultistepScheduler
 
-    return DPMSolverMultistepScheduler(**_NOISE, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=False)
+    return DPMSolverMultistepScheduler(**_NOISE, algorithm_type="dpmsolver++", solver_order=2, steps_offset=1)
 
 
 def tokens_of(tokenizer: Any, captions: list[str]) -> torch.Tensor:

@@ -22,16 +22,11 @@ from diffusers import StableDiffusionPipeline
 
 from tools.sprite import autoencoder, diffusion, model, tokenizer
 from tools.sprite.home import home, load
+from tools.sprite.shipped import LIMIT_MB
 from tools.sprite.vocabulary import all_tags
 
-LIMIT_MB = 25.0
 TRAINING = "training.json"
 TAGS = "tags.json"
-
-
-def path() -> Path:
-    """Where the package is written unless told otherwise."""
-    return home() / "package"
 
 
 @torch.no_grad()
@@ -77,13 +72,15 @@ def pack(target: Path, *, raw: bool = False, annealed: bool = False) -> float:
     (target / TAGS).write_text(json.dumps({"tags": all_tags()}, indent=1) + "\n", encoding="utf-8")
     spent = {key: state[key] for key in ("samples", "step", "cpu_seconds")}
     (target / TRAINING).write_text(json.dumps(spent) + "\n", encoding="utf-8")
+    for file in target.rglob("*.safetensors"):
+        file.chmod(0o644)  # it is written for its owner alone
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
 
 
 def main() -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="pack the last checkpoint of the diffusion model")
-    parser.add_argument("target", type=Path, nargs="?", default=path())
+    parser.add_argument("target", type=Path, nargs="?", default=home() / "package")
     parser.add_argument("--raw", action="store_true", help="the weights of the last step, not their average")
     parser.add_argument("--annealed", action="store_true", help="the end of the run that annealed")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Trains everything that is not there yet, then the diffusion model: `python -m tools.sprite.train --seconds 3600`.
+"""Makes everything that is not there yet, then trains the diffusion model: `python -m tools.sprite.train --seconds 3600`.
 
 Takes the arguments of `tools.sprite.diffusion`; run it again to go on.
 """
@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import sys
 
-from tools.sprite import autoencoder, dataset, diffusion
+from tools.sprite import autoencoder, diffusion
 
-PICTURES = 30_000
 AUTOENCODER_SECONDS = 1800.0
 
 
 def main() -> int:
     """The command; returns the exit status."""
-    if not dataset.pictures_path().exists():
-        dataset.draw(PICTURES)
     if not autoencoder.path().exists():
         autoencoder.train(AUTOENCODER_SECONDS)
     return diffusion.main()
