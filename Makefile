@@ -19,7 +19,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-chaos bench bench-generator lint types fmt generated clean sprite-train sprite-pack sprite-eval always
+.PHONY: help setup demo run test test-fast test-chaos bench bench-generator lint types fmt generated clean sprite-setup sprite-train sprite-pack sprite-eval always
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -74,6 +74,8 @@ generated: setup ## write schemas, examples, event reference, AsyncAPI and OpenA
 $(VENV)/.sprite-ready: tools/sprite/requirements.txt $(READY)
 	$(BIN)/python -m pip install --quiet -r tools/sprite/requirements.txt
 	@touch $@
+
+sprite-setup: $(VENV)/.sprite-ready ## install what drawing and training of the built-in model needs
 
 sprite-train: $(VENV)/.sprite-ready ## train the built-in model, on from where it was (ARGS="--seconds 3600 --workers 2")
 	$(BIN)/python -m tools.sprite.train $(ARGS)

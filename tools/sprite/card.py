@@ -1,4 +1,4 @@
-"""Writes the model card, from `card.md` and the vocabulary, with its sheet of pictures."""
+"""Writes the model card, from `card.md.in` and the vocabulary, with its sheet of pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CARD, SHEET = PACKAGE / "MODEL_CARD.md", PACKAGE / "sheet.webp"
-_TEMPLATE = Path(__file__).with_name("card.md")
+_TEMPLATE = Path(__file__).with_name("card.md.in")
 _NAMES = {
     "gender": "who", "hair": "hair", "style": "hair style", "bangs": "bangs", "eyes": "eyes",
     "expression": "expression", "skin": "skin", "outfit": "outfit", "cloth": "its colour", "scene": "background",
