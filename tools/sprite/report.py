@@ -58,6 +58,7 @@ Its value depends on the number of pictures, so compare within this table only.
 - **Negative prompt.** Where no colour of hair is asked for, the model chooses one. With that colour in the negative prompt
   and the same seed, {kept:.0%} of the pictures keep it.
 - **Time.** A picture takes {seconds:.2f} s of one processor core, {fast_seconds:.2f} s in {fast} steps.
+
 ## Hikari, a character as a LoRA
 
 The share of {shown} pictures (`hikari, 1girl`, an expression, a background) that show each part of her look:
