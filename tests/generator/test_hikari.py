@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -39,7 +41,15 @@ def test_her_look_appears_with_her_word_and_leaves_no_trace() -> None:
     engine.load(spec)
 
     def drawn(*loras: LoraUse) -> list[Pixels]:
-        usual = {"model": spec.key, "width": 128, "height": 128, "steps": 4, "guidance": 2.0, "count": 2, "loras": loras}
+        usual: dict[str, Any] = {
+            "model": spec.key,
+            "width": 128,
+            "height": 128,
+            "steps": 4,
+            "guidance": 2.0,
+            "count": 2,
+            "loras": loras,
+        }
         jobs = [offered(prompt=prompt, seed=100 + 10 * place, **usual) for place, prompt in enumerate(PROMPTS)]
         told = Told()
         for start in range(0, len(jobs), 2):

@@ -150,7 +150,8 @@ def test_defaults_that_the_model_itself_cannot_do_are_refused(tmp_path: Path) ->
     copy_of_sprite(tmp_path, "counterfeit")
     text = COUNTERFEIT.format(source="counterfeit") + "[models.counterfeit.sizes]\nmultiple = 64\nmaximum = 640\n"
     found = problems(tmp_path, text)
-    assert found == ["models.counterfeit.defaults.height: counterfeit draws sides of 64 to 640 pixels in steps of 64, not 768"]
+    said = "counterfeit draws sides of 64 to 640 pixels in steps of 64, not 768"
+    assert found == [f"models.counterfeit.defaults.height: {said}"]
 
 
 def test_a_fallback_must_exist(tmp_path: Path) -> None:
@@ -380,7 +381,7 @@ class TestPresets:
         lora(tmp_path, "big.safetensors", 2048)
         others = '[loras.big]\nsource = "big.safetensors"\n'
         others += '[loras.narrow]\nsource = "style.safetensors"\nmodels = ["another"]\n'
-        tables = f'{LORAS}{others}[models.counterfeit.presets.fast]\n{text}\n'
+        tables = f"{LORAS}{others}[models.counterfeit.presets.fast]\n{text}\n"
         more = 'samplers = ["euler", "dpm++ 2m karras"]'
         assert problems(tmp_path, CHECKPOINT.format(more=more, tables=tables)) == [
             f"models.counterfeit.presets.fast.{found}"

@@ -32,7 +32,7 @@ def test_the_page_has_a_row_of_nine_cells_for_every_goal() -> None:
 
 def test_the_page_says_what_was_measured_when() -> None:
     text = page(results())
-    assert "on 2031-02-03 with the sources of commit abcdef0: weights 0123456789ab, trained on\n12,000 samples" in text
+    assert "on 2031-02-03 with the sources of commit abcdef0: weights 0123456789ab,\ntrained on 12,000 samples" in text
     assert "| generated, preset `fast` | 0.500 | 7 |" in text
     assert "are 31 of 255 apart" in text
     assert "same seed, 3% of the pictures keep it" in text

@@ -19,6 +19,9 @@ from tools.sprite.vocabulary import all_tags, phrases
 
 REGISTRY = shipped.PACKAGE.parents[1] / "models.toml"
 Pixels = NDArray[np.int64]
+#: The strongest of red, green and blue.
+HAIR = {"red": 0, "green": 1, "blue": 2}
+GROUND = {"pink": (250, 190, 210), "yellow": (250, 235, 150), "grey": (190, 190, 195), "blue": (150, 200, 245)}
 
 
 def test_it_is_small_and_has_no_pickles() -> None:
@@ -84,17 +87,14 @@ def test_every_tag_that_it_knows_is_in_its_tokenizer(pipeline: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 class TestPictures:
-    HAIR = {"red": 0, "green": 1, "blue": 2}
-    GROUND = {"pink": (250, 190, 210), "yellow": (250, 235, 150), "grey": (190, 190, 195), "blue": (150, 200, 245)}
-
     def test_obey_colours(self, pipeline: Any) -> None:
-        asked = [(hair, ground) for hair in self.HAIR for ground in self.GROUND]
+        asked = [(hair, ground) for hair in HAIR for ground in GROUND]
         prompts = [f"1girl, {hair} hair, bob cut, smile, {ground} background" for hair, ground in asked]
         for (hair, ground), picture in zip(asked, draw(pipeline, *prompts), strict=True):
             top = picture[16:34, 52:76].reshape(-1, 3).mean(0)
-            assert top.argmax() == self.HAIR[hair], (hair, ground, top)
+            assert top.argmax() == HAIR[hair], (hair, ground, top)
             corner = picture[:12, :10].reshape(-1, 3).mean(0)
-            nearest = min(self.GROUND, key=lambda name: np.abs(corner - self.GROUND[name]).sum())
+            nearest = min(GROUND, key=lambda name: np.abs(corner - GROUND[name]).sum())
             assert nearest == ground, (hair, ground, corner)
 
     def test_are_the_same_with_the_same_seeds_and_others_with_others(self, pipeline: Any) -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tools.sprite import shipped, tokenizer
+from tools.sprite.home import load
+from tools.sprite.measures import UNSEEN
 from tools.sprite.vocabulary import TAGS, all_tags
 
 if TYPE_CHECKING:
@@ -65,10 +67,10 @@ def test_training_goes_on_from_its_checkpoint_exactly(home: Path) -> None:
 
 def test_annealing_writes_beside_the_checkpoint(home: Path) -> None:
     diffusion.run(0, OPTIONS)
-    at = diffusion.load(diffusion.checkpoint_path())["step"]
+    at = load(diffusion.checkpoint_path())["step"]
     diffusion.run(0, diffusion.Options(seconds=1, anneal=0.01, rate=1e-3, device="cpu", workers=1))
-    assert diffusion.load(diffusion.checkpoint_path())["step"] == at
-    assert diffusion.load(diffusion.checkpoint_path(annealed=True))["step"] > at
+    assert load(diffusion.checkpoint_path())["step"] == at
+    assert load(diffusion.checkpoint_path(annealed=True))["step"] > at
 
 
 def test_a_checkpoint_becomes_a_package_that_draws(home: Path, tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_judge_is_trained_where_there_is_none_and_kept(home: Path) -> None:
 def test_closed_eyes_have_no_colour_to_judge() -> None:
     characters = judge.held_out_characters(60)
     eyes = judge.labels(characters)["eyes"]
-    assert [bool(value == judge.UNSEEN) for value in eyes] == [not one.eyes_show for one in characters]
+    assert [bool(value == UNSEEN) for value in eyes] == [not one.eyes_show for one in characters]
 
 
 def test_a_picture_through_the_autoencoder_is_nearly_the_same() -> None:
@@ -115,6 +117,8 @@ def test_a_lora_is_trained_written_and_leaves_no_trace(home: Path, tmp_path: Pat
     assert set(found["found"]) == {*adapter.LOOK, "flower"} <= {*TAGS, "flower"}
 
 
-def test_the_negative_prompt_is_measured_by_the_colour_that_it_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_negative_prompt_is_measured_by_the_colour_that_it_names(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluate, "TRIES", 2)
     assert 0 <= evaluate.avoidance(pictures.load(shipped.PACKAGE), shipped.drawing("fast")) <= 1

@@ -1,14 +1,14 @@
 """Measures the shipped model and writes docs/models/sprite.md: `python -m tools.sprite.evaluate`.
 
-With `--model` it measures another package, and writes nothing. It makes pictures of combinations of tags that no training picture showed, has the judge say what they show, and
-compares their features with those of drawn pictures.
+With `--model` it measures another package, and writes nothing. It makes pictures of combinations of tags that no
+training picture showed, has the judge say what they show, and compares their features with those of drawn pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import random
 import subprocess
@@ -103,7 +103,7 @@ def made_of(package: Path) -> dict[str, Any]:
     return {
         "samples": json.loads((package / pack.TRAINING).read_text(encoding="utf-8"))["samples"],
         "weights": shipped.fingerprint(package),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
     }
 

@@ -32,11 +32,12 @@ PROTOTYPE = {
 
 _HEAD = """# Sprite: what the built-in model can do
 
-`make sprite-eval` writes this page. Measured on {date} with the sources of commit {commit}: weights {weights}, trained on
-{samples:,} samples. {count} combinations of tags that no training picture showed, {steps} steps, guidance {guidance:g}.
-A judge trained on drawn pictures says what each picture shows. All shares are balanced accuracies: the mean over the
-values asked for. The last columns are the judge's own shares on drawn pictures of the same combinations: as drawn,
-through the autoencoder, and through it with noise on the latents, which blurs them as generating does.
+`make sprite-eval` writes this page. Measured on {date} with the sources of commit {commit}: weights {weights},
+trained on {samples:,} samples. {count} combinations of tags that no training picture showed, {steps} steps,
+guidance {guidance:g}. A judge trained on drawn pictures says what each picture shows. All shares are balanced
+accuracies: the mean over the values asked for. The last columns are the judge's own shares on drawn pictures of the
+same combinations: as drawn, through the autoencoder, and through it with noise on the latents, which blurs them as
+generating does.
 
 | | generated | goal | in {fast} steps | prototype | chance | judge: drawn | decoded | noisy |
 |---|---|---|---|---|---|---|---|---|
@@ -49,14 +50,14 @@ _TAIL = """
 |---|---|---|
 {ways}
 
-The Fréchet distance is between features of the judge, against {count} drawn pictures of other combinations: 0 is the same
-distribution, smaller is better. "Drawn" is as good as it gets, "through the autoencoder" as good as this one lets it get.
-Its value depends on the number of pictures, so compare within this table only.
+The Fréchet distance is between features of the judge, against {count} drawn pictures of other combinations: 0 is the
+same distribution, smaller is better. "Drawn" is as good as it gets, "through the autoencoder" as good as this one lets
+it get. Its value depends on the number of pictures, so compare within this table only.
 
-- **Seeds.** Pictures of one prompt with different seeds are {variety:.0f} of 255 apart (root mean square over all pixels);
-  drawn ones, which vary in pose, framing and details, are {drawn_variety:.0f} apart.
-- **Negative prompt.** Where no colour of hair is asked for, the model chooses one. With that colour in the negative prompt
-  and the same seed, {kept:.0%} of the pictures keep it.
+- **Seeds.** Pictures of one prompt with different seeds are {variety:.0f} of 255 apart (root mean square over all
+  pixels); drawn ones, which vary in pose, framing and details, are {drawn_variety:.0f} apart.
+- **Negative prompt.** Where no colour of hair is asked for, the model chooses one. With that colour in the negative
+  prompt and the same seed, {kept:.0%} of the pictures keep it.
 - **Time.** A picture takes {seconds:.2f} s of one processor core, {fast_seconds:.2f} s in {fast} steps.
 
 ## Hikari, a character as a LoRA

@@ -1,4 +1,4 @@
-"""Makes everything that is not there yet, then trains the diffusion model: `python -m tools.sprite.train --seconds 3600`.
+"""Makes everything that is not there yet, then trains the diffusion model: `python -m tools.sprite.train`.
 
 Takes the arguments of `tools.sprite.diffusion`; run it again to go on.
 """
