@@ -302,9 +302,9 @@ class TestAdapters:
         assert style is not None
         assert (style.family, style.weight, style.trigger_words) == ("sd15", 0.7, ("ink style", "hatching"))
         assert registry.loras_for("counterfeit") == (style,)
-        assert registry.loras_for("sprite") == ()
+        assert [lora.key for lora in registry.loras_for("sprite")] == ["hikari"]
         assert registry.lora("other") is None
-        ((info,), ()) = registry.announced()
+        ((_, info), ()) = registry.announced()
         assert (info.key, info.licence, info.size) == ("style", "CC BY 4.0", style.size)
 
     def test_embeddings_too(self, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ class TestAdapters:
             ('source = "style.safetensors"\nweight = 9', "loras.style.weight: Input should be less than or equal to 4"),
             (
                 'source = "style.safetensors"\nwieght = 1',
-                "loras.style.wieght: unknown key; allowed are title, licence, source, family, trigger_words",
+                "loras.style.wieght: unknown key; allowed are title, licence, source, family, models, trigger_words",
             ),
             ('source = "."', "loras.style.source: {folder} is a folder"),
         ],
@@ -364,7 +364,7 @@ class TestPresets:
     @pytest.mark.parametrize(
         ("text", "found"),
         [
-            ("loras = { other = 1.0 }", "loras.other: there is no LoRA 'other'; known: big, narrow, style"),
+            ("loras = { other = 1.0 }", "loras.other: there is no LoRA 'other'; known: big, hikari, narrow, style"),
             ("loras = { big = 1.0 }", "loras.big: it does not fit counterfeit, which is of the family sd15"),
             ("loras = { narrow = 1.0 }", "loras.narrow: it is for another only"),
             ("steps = 151", "steps: Input should be less than or equal to 150"),
@@ -457,7 +457,7 @@ class TestLive:
         assert "is cut off" in live.warnings()[0]
         file.write_bytes(content)
         assert live.look() is True
-        assert (live.warnings(), [*live.current.loras]) == ((), ["style"])
+        assert (live.warnings(), [*live.current.loras]) == ((), ["hikari", "style"])
 
     def test_a_file_that_is_being_written_is_left_for_the_next_look(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,11 @@ def default_worker() -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", socket.gethostname().lower())[:32].strip("-") or "generator"
 
 
+def _cache() -> Path:
+    """The user's cache of this product."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tower-anime"
+
+
 class GeneratorSettings(ServiceSettings):
     """Read from `ANIME_*`; see also `anime_common.settings`."""
 
@@ -113,6 +118,8 @@ class GeneratorSettings(ServiceSettings):
         return {
             # Threads that spin while they wait starve the other services of a small machine.
             "OMP_WAIT_POLICY": "PASSIVE",
+            # What was compiled is found again at the next start.
+            "TORCHINDUCTOR_CACHE_DIR": str(_cache() / "compiled"),
             **inherited,
             "OMP_NUM_THREADS": threads,
             "HF_HUB_OFFLINE": "1",

@@ -8,7 +8,7 @@ never holds the whole matrix and takes less than slices do (4,096 tokens of Stab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,7 +35,8 @@ def economy(resident: Resident, *, on: bool) -> Iterator[None]:
     if tiles:
         vae.enable_tiling()
     try:
-        yield
+        with _as_written(pipe.unet):
+            yield
     finally:
         if before is None:
             del pipe.unet.forward  # the class's own is seen again
@@ -45,6 +46,12 @@ def economy(resident: Resident, *, on: bool) -> Iterator[None]:
             pipe.disable_attention_slicing()
         if tiles:
             vae.disable_tiling()
+
+
+def _as_written(unet: Any) -> AbstractContextManager[object]:
+    """Within it, a compiled denoiser runs uncompiled: compiling it anew would take more than it saves."""
+    compiled = getattr(unet, "_compiled_call_impl", None) is not None
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def one_by_one(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 from anime_generator.engines.adapters import Adapters
 from anime_generator.engines.previews import PreviewMap, fit_preview_map
 from anime_generator.engines.protocol import EngineError
+from anime_generator.engines.speed import speed_up
 from anime_generator.engines.textual_inversion import add_embeddings
 from anime_generator.engines.tokenizers import tokenizers_for
 
@@ -85,10 +86,7 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
     pipe.set_progress_bar_config(disable=True)
     # Some encoders keep the precision of their file whatever was asked for: one precision for all.
     pipe.to(device.torch_name, dtype)
-    if device.kind == "cuda":
-        # Tensor cores want NHWC; on the CPU it made no difference that could be measured.
-        pipe.unet.to(memory_format=torch.channels_last)
-        pipe.vae.to(memory_format=torch.channels_last)
+    speed_up(pipe, spec, device)
     if dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
         pipe.vae.to(torch.float32)  # its activations exceed the range of half precision (the SDXL autoencoder)
     return Resident(pipe, _trained(spec, pipe), fit_preview_map(pipe.vae, _encoder(pipe.vae)), Adapters(pipe))

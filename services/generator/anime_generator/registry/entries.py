@@ -87,6 +87,18 @@ class ModelEntry(Request):
     options: dict[str, Option] = Field(default_factory=dict)
 
 
+class DiffusersOptions(Request):
+    """`[models.<key>.options]` of the engine `diffusers`; `channels_last` absent: on a card."""
+
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    compile: bool = False
+    channels_last: bool | None = None
+
+
+OPTIONS: dict[str, type[Request]] = {"diffusers": DiffusersOptions}
+"""What the options of an engine may be; those of other engines are checked where they are used."""
+
+
 class LoraEntry(Request):
     """One `[loras.<key>]` table; `models` narrows it to some of its family."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anime_common.contracts.generation import Settings
 from anime_common.contracts.vocabulary import Preset, Sampler, SizeLimits
-from anime_generator.registry.entries import EmbeddingEntry, LoraEntry, ModelEntry
+from anime_generator.registry.entries import OPTIONS, EmbeddingEntry, LoraEntry, ModelEntry
 from anime_generator.registry.family import Kind
 from anime_generator.registry.placing import place_adapter, place_model
 from anime_generator.registry.reading import SECTIONS, SHIPPED, Reading, RegistryError, Table, read_tables, section_of
@@ -108,6 +108,8 @@ def _model(reading: Reading, key: str, entry: ModelEntry, adapters: _Adapters) -
     if entry.engine not in reading.engines:
         known = ", ".join(sorted(reading.engines))
         reading.wrong(f"{where}.engine", f"there is no engine {entry.engine!r}; known: {known}")
+    elif entry.engine in OPTIONS:
+        reading.checked(f"{where}.options", entry.options, OPTIONS[entry.engine])
     placed = place_model(reading, key, entry)
     spec = ModelSpec(
         key=key,

@@ -62,14 +62,9 @@ class Reading:
     def entry(self, section: str, key: str, table: object, kind: type[E]) -> E | None:
         """One table, checked by itself; None when it is wrong, or switched off."""
         where = f"{section}.{key}"
-        try:
-            entry = kind.model_validate(table)
-        except ValidationError as error:
+        entry = self.checked(where, table, kind)
+        if entry is None:
             self.named[section].add(key)
-            for line in error.errors(include_url=False, include_context=False, include_input=False):
-                unknown = line["type"] == "extra_forbidden"
-                said = f"unknown key; allowed are {_allowed(kind, line['loc'])}" if unknown else line["msg"]
-                self.wrong(".".join([where, *map(str, line["loc"])]), said)
             return None
         if not getattr(entry, "enabled", True):
             return None
@@ -78,6 +73,17 @@ class Reading:
             self.wrong(where, "keys are made of small letters, digits, dots, dashes and underscores, 64 at most")
             return None
         return entry
+
+    def checked(self, where: str, table: object, kind: type[E]) -> E | None:
+        """A table by itself; None when it is wrong, which is noted."""
+        try:
+            return kind.model_validate(table)
+        except ValidationError as error:
+            for line in error.errors(include_url=False, include_context=False, include_input=False):
+                unknown = line["type"] == "extra_forbidden"
+                said = f"unknown key; allowed are {_allowed(kind, line['loc'])}" if unknown else line["msg"]
+                self.wrong(".".join([where, *map(str, line["loc"])]), said)
+            return None
 
     def path(self, section: str, key: str, name: str, value: str | None) -> Path | None:
         """`value` relative to the file it stands in; `builtin:<name>` is a model that comes with the generator."""

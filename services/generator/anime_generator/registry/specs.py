@@ -174,9 +174,12 @@ class Registry:
         return next((preset for preset in self.models[model].presets if preset.name == name), None)
 
     def announced(self) -> tuple[tuple[LoraInfo, ...], tuple[EmbeddingInfo, ...]]:
-        """What a worker announces beside its models."""
-        return tuple(each.info() for each in self.loras.values()), tuple(
-            each.info() for each in self.embeddings.values()
+        """The LoRAs and embeddings that a worker announces beside its models: those that any of them takes."""
+        loras = {each.key for model in self.models.values() for each in model.loras}
+        embeddings = {each.key for model in self.models.values() for each in model.embeddings}
+        return (
+            tuple(each.info() for key, each in self.loras.items() if key in loras),
+            tuple(each.info() for key, each in self.embeddings.items() if key in embeddings),
         )
 
 
