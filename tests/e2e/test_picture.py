@@ -149,3 +149,22 @@ async def test_a_picture_is_made_again_from_its_own_metadata(sprite: Product, tm
     status, out, _ = await sprite.anime("regenerate", str(tmp_path / "changed.png"))
     assert status == ExitStatus.FAILED
     assert "differs: 0." in out
+
+
+async def test_the_shipped_character_in_few_steps_with_a_word_that_nobody_knows(sprite: Product) -> None:
+    prompt = "hikari, 1girl, smile, forest, spaceship"
+    job = await sprite.submit(prompt, preset="fast", loras=[{"key": "hikari"}], seed=3)
+    done = await sprite.until(job["id"], "completed")
+    assert (done["settings"]["steps"], done["settings"]["loras"]) == (4, [{"key": "hikari", "weight": 1.0}])
+    (warning,) = done["warnings"]
+    assert warning.startswith("prompt: left out 'spaceship'; sprite knows these tags: ")
+    status, out, err = await sprite.anime("regenerate", str(sprite.picture(done)), "--json")
+    assert status == ExitStatus.OK, out + err
+
+
+@pytest.mark.parametrize("size", [{"width": 160}, {"height": 160}, {"width": 64, "height": 64}])
+async def test_sizes_that_the_model_was_not_trained_on_are_refused(sprite: Product, size: dict[str, int]) -> None:
+    refused = await sprite.http.post("/jobs", json={"prompt": "1girl", **size})
+    problem = refused.json()
+    assert (refused.status_code, problem["code"], problem["field"]) == (422, "invalid", next(iter(size)))
+    assert "the model sprite draws sides of 128 pixels" in problem["detail"]

@@ -208,3 +208,17 @@ def test_other_models_leave_when_there_is_no_room_for_one(spec: ModelSpec, tmp_p
         assert bench.draw(inked).end(inked).outcome == "painted"
         bench.tell()
         assert (bench.tier(spec.key), bench.tier("noop")) == ("device", "host")
+
+
+def test_what_it_takes_is_counted_with_its_model(spec: ModelSpec, tmp_path: Path) -> None:
+    with at_bench(tmp_path, spec) as bench:
+        bench.prepare(spec.key)
+        sizes = []
+        for uses in ((), (("ink", 1.0),), ()):
+            bench.draw(job(*uses))
+            assert bench.latest is not None
+            (told,) = bench.latest.models
+            sizes.append(told.bytes)
+        (ink,) = [lora for lora in spec.loras if lora.key == "ink"]
+        assert sizes[1] - sizes[0] >= ink.size // 2
+        assert sizes[2] == sizes[1], "it stays in memory, switched off"

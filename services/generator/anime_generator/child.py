@@ -127,6 +127,7 @@ class Workshop:
         leaving = run.guarded(Drawing(self._studio, run).draw, self._infos.get(order.model))
         self._cancel.clear()
         if not leaving:
+            self._residents.weigh()
             self._tell_residents()
         self._line.send(wire.Idle(run=order.run, device=device_info(self._device), leaving=leaving))
         return not leaving

@@ -108,6 +108,12 @@ class Residents:
         record.reason, record.last_used, record.yielded = reason, self._clock(), False
         self._records.move_to_end(spec.key)
 
+    def weigh(self) -> None:
+        """Take the sizes of the models on the device anew: LoRAs stay beside a model after the job that brought them."""
+        for record in self._records.values():
+            if record.tier is Tier.DEVICE:
+                record.size = self._engines[record.spec.engine].load(record.spec)
+
     def clear_for(self, key: str) -> bool:
         """Leave the device to one model; whether anything had to go."""
         moves = residency.clear(self._held(), key, self._limits())

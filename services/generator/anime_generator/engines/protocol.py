@@ -136,8 +136,8 @@ class Engine(Protocol):
         """What this engine can do with a model, without loading it."""
 
     def load(self, spec: ModelSpec, *, warm_up: bool = False) -> int:
-        """Make a model resident; returns the bytes it occupies. `warm_up` runs it once. One that was offloaded is
-        copied back.
+        """Make a model resident; returns the bytes it occupies, LoRAs included. `warm_up` runs it once. One that was
+        offloaded is copied back; one that is resident is left as it is.
 
         Raises EngineError; then nothing of the model stays in memory.
         """
