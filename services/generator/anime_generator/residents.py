@@ -109,7 +109,7 @@ class Residents:
         self._records.move_to_end(spec.key)
 
     def weigh(self) -> None:
-        """Take the sizes of the models on the device anew: LoRAs stay beside a model after the job that brought them."""
+        """Take the sizes of models on the device anew: LoRAs stay beside a model after the job that brought them."""
         for record in self._records.values():
             if record.tier is Tier.DEVICE:
                 record.size = self._engines[record.spec.engine].load(record.spec)
