@@ -202,7 +202,7 @@ class TestFallback:
             bench.say(fault(Phase.SAMPLING, model="large", times=0))
             drawn = bench.draw(one := job())
             assert drawn.end(one).retryable is False
-            assert "width: small draws 8 to 32 pixels, not 64" in drawn.end(one).message
+            assert "width: small draws sides of 8 to 32 pixels in steps of 8, not 64" in drawn.end(one).message
             assert drawn.loaded == ["large"]
 
     def test_a_chain_is_followed_to_its_end(self, tmp_path: Path) -> None:

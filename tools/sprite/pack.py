@@ -55,6 +55,13 @@ def pipeline_of(state: dict[str, Any], *, raw: bool = False) -> Any:
     )
 
 
+def _forget_where_it_came_from(config: Path) -> None:
+    """Leave out the folder of the machine that a part was loaded from."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
 def _load_in_single_precision(config: Path) -> None:
     """Have the text encoder loaded as the UNet is; transformers would keep the precision of the file."""
     settings = json.loads(config.read_text(encoding="utf-8"))
@@ -69,6 +76,7 @@ def pack(target: Path, *, raw: bool = False, annealed: bool = False) -> float:
     pipeline = pipeline_of(state, raw=raw)
     pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
     _load_in_single_precision(target / "text_encoder" / "config.json")
+    _forget_where_it_came_from(target / "vae" / "config.json")
     (target / TAGS).write_text(json.dumps({"tags": all_tags()}, indent=1) + "\n", encoding="utf-8")
     spent = {key: state[key] for key in ("samples", "step", "cpu_seconds")}
     (target / TRAINING).write_text(json.dumps(spent) + "\n", encoding="utf-8")

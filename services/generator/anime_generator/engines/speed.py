@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +40,7 @@ def _missing_compiler(*, on_card: bool) -> str | None:
     """What torch.compile needs and this machine lacks."""
     if on_card:
         return None if importlib.util.find_spec("triton") is not None else "the package triton"
-    compiler = os.environ.get("CXX", "g++")
-    return None if shutil.which(compiler) is not None else f"a C++ compiler ({compiler})"
+    return None if shutil.which("g++") is not None else "a C++ compiler (g++)"
 
 
 def _impossible(spec: ModelSpec, option: str, why: str) -> EngineError:
