@@ -103,8 +103,8 @@ def test_every_sampler_draws_what_was_asked(engine: Engine, sampler: Sampler) ->
     engine.generate(
         spec, [job(steps=20, guidance=2.0, sampler=sampler, prompt="1girl, blue hair, white background")], told, told
     )
-    red, _, blue = np.asarray(told.drawn[0].image, dtype=float)[16:34, 52:76].mean(axis=(0, 1))
-    assert blue > red  # the hair
+    red, _, blue = np.moveaxis(np.asarray(told.drawn[0].image, dtype=int), -1, 0)
+    assert (blue > red + 60).mean() > 0.15  # the hair
 
 
 def test_guidance_of_one_needs_no_negative_prompt(engine: Engine) -> None:
