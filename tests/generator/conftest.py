@@ -29,9 +29,13 @@ from anime_common.messages import Outgoing
 from anime_common.service import Runtime
 from anime_common.topology import FACTS, GENERATOR, worker_consumer
 from anime_generator.__main__ import build
+from anime_generator.engines import open_engine
+from anime_generator.engines.protocol import EngineOptions
 from anime_generator.settings import GeneratorSettings
+from anime_generator.simulated import Simulated
 from tests.buses import running, stored
-from tests.generator.builders import offer_to, write_registry
+from tests.generator.builders import noop_spec, offer_to, sprite_spec, write_registry
+from tests.generator.conformance import Subject
 from tests.waiting import eventually
 
 WORKER = "tower"
@@ -160,3 +164,14 @@ def artifacts(generator: Runtime[Any]) -> Artifacts:
 def armed() -> Iterator[Callable[[str], None]]:
     yield failpoints.configure
     failpoints.configure("")
+
+
+@pytest.fixture(scope="module", params=["noop", pytest.param("diffusers", marks=pytest.mark.slow)])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    device = Simulated("card", 4 << 30)
+    spec = noop_spec(memory=1 << 20) if request.param == "noop" else sprite_spec()
+    engine = open_engine(request.param, device, EngineOptions())
+    engine.load(spec)
+    yield Subject(engine, spec, device)
+    engine.unload(spec.key)
+    assert device.held() == 0

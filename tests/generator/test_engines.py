@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anime_common.contracts.generator import OfferedJob
 from anime_common.contracts.vocabulary import Phase
 from anime_generator.engines import open_engine
 from anime_generator.engines.protocol import Engine, EngineError, EngineOptions, Manner, Previewed, Stepped
-from anime_generator.registry import FIELDS, ModelSpec
+from anime_generator.registry import FIELDS
 from anime_generator.simulated import Fault, Simulated
-from tests.generator.builders import Told, attempts, noop_spec, offered, sprite_spec
+from tests.generator.builders import Told, attempts, noop_spec, offered
+from tests.generator.conformance import SIZE, Subject
 
 # diffusers converts tensors to arrays in a way that numpy 2 deprecates; nothing of ours does.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
-
-SIZE = {"noop": 64, "diffusers": 128}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An engine under test, with a model it has loaded."""
-
-    engine: Engine
-    spec: ModelSpec
-    device: Simulated
-
-    def job(self, **changes: Any) -> OfferedJob:
-        side = SIZE[self.spec.engine]
-        usual: dict[str, Any] = {"model": self.spec.key, "width": side, "height": side, "steps": 4}
-        return offered(**(usual | changes))
-
-
-@pytest.fixture(scope="module", params=["noop", pytest.param("diffusers", marks=pytest.mark.slow)])
-def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    device = Simulated("card", 4 << 30)
-    spec = noop_spec(memory=1 << 20) if request.param == "noop" else sprite_spec()
-    engine = open_engine(request.param, device, EngineOptions())
-    engine.load(spec)
-    yield Subject(engine, spec, device)
-    engine.unload(spec.key)
-    assert device.held() == 0
 
 
 def test_tells_phases_and_every_step_in_order(subject: Subject) -> None:

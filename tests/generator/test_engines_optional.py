@@ -17,8 +17,7 @@ from anime_common.messages import uuid7
 from anime_generator.engines.protocol import EngineError, Inputs
 from anime_generator.registry import settings_problem
 from tests.generator.builders import Told
-from tests.generator.test_engines import SIZE, Subject
-from tests.generator.test_engines import subject as subject  # noqa: PLC0414 - the fixture, for this module too
+from tests.generator.conformance import SIZE, Subject
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 

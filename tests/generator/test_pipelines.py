@@ -75,12 +75,15 @@ def test_a_single_file_draws_exactly_as_its_folder_does(engine: Engine, tmp_path
     pictures = []
     for spec in (spec_of(folder), spec_of(file, config=folder)):
         engine.load(spec)
+        # Mapped weights lie at other addresses in each file, and may round differently there; copies lie alike.
+        assert engine.offload("model")
+        engine.load(spec)
         told = Told()
         engine.generate(spec, [job(width=64, height=64, sampler=Sampler.EULER)], told, told)
         pictures.append(np.asarray(told.drawn[0].image))
         engine.unload("model")
     assert pictures[0].std() > 1
-    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1  # weights at other addresses round differently
+    assert np.array_equal(pictures[0], pictures[1])
 
 
 def test_half_precision_draws_nearly_the_same(engine: Engine) -> None:

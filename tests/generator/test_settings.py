@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,15 @@ def test_the_engine_process_gets_no_secrets_no_hub_and_few_threads(monkeypatch: 
     assert GeneratorSettings(cpu_threads=3).engine_environment()["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert GeneratorSettings().engine_environment()["OMP_NUM_THREADS"] == "1"
+
+
+def test_compiled_kernels_are_kept_with_the_user_or_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/srv/anime")
+    kept = GeneratorSettings().engine_environment
+    assert kept()["TORCHINDUCTOR_CACHE_DIR"] == "/srv/anime/.cache/tower-anime/compiled"
+    monkeypatch.setenv("HOME", "~")  # what a user without an entry comes to
+    assert kept()["TORCHINDUCTOR_CACHE_DIR"] == f"{tempfile.gettempdir()}/tower-anime/compiled"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/srv/kernels")
+    assert kept()["TORCHINDUCTOR_CACHE_DIR"] == "/srv/kernels"

@@ -67,9 +67,7 @@ def test_a_compiled_model_draws_the_same_and_keeps_its_kernels(tmp_path: Path, m
 
 def test_compiling_without_a_compiler_is_refused_by_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(
-        EngineError, match=r"models\.sprite\.options\.compile: it needs a C\+\+ compiler \(g"
-    ) as caught:
+    with pytest.raises(EngineError, match=r"models\.sprite\.options\.compile: it needs a C\+\+ compiler \(g") as caught:
         loaded(spec_with(compile=True))
     assert (caught.value.code, caught.value.retryable) == ("model_unusable", False)
 

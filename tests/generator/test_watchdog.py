@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anime_common.contracts.vocabulary import Phase
 from anime_generator.watchdog import Patience, Watchdog
 
-PATIENCE = Patience(start=100, load=60, load_rate=10, step=300, floor=20, factor=20)
+PATIENCE = Patience(start=100, load=60, load_rate=10, compile=900, step=300, floor=20, factor=20)
 
 
 def watchdog() -> Watchdog:
@@ -78,6 +78,19 @@ def test_a_first_step_that_compiles_does_not_make_the_others_lenient() -> None:
     assert subject.deadline == pytest.approx(100.3 + 20)
     subject.began(Phase.SAMPLING, 200)
     assert subject.deadline == 200 + 20 * 100
+
+
+def test_a_compiled_model_may_take_long_to_load_and_at_every_first_step() -> None:
+    subject = watchdog()
+    subject.loading("anime", 100, 0.0, compiled=True)
+    assert subject.deadline == PATIENCE.load + 10 + PATIENCE.compile
+    run_steps(subject, pixels=1.0, length=0.1)
+    subject.began(Phase.SAMPLING, 0.0)  # of another size, say: it compiles anew
+    assert subject.deadline == PATIENCE.compile
+    subject.stepped(1.0)
+    assert subject.deadline == 1.0 + PATIENCE.floor
+    subject.loading("anime", 100, 0.0)  # as the registry has it now
+    assert subject.deadline == PATIENCE.load + 10
 
 
 def test_quick_steps_make_it_strict() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
 from tools.sprite import card, report, shipped
+from tools.sprite.pictures import generate, load
 from tools.sprite.showcase import PROMPTS
 from tools.sprite.vocabulary import all_tags, phrases
 
@@ -55,33 +54,17 @@ def test_the_page_says_that_every_goal_is_reached() -> None:
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    made = StableDiffusionPipeline.from_pretrained(shipped.PACKAGE, local_files_only=True)
-    made.set_progress_bar_config(disable=True)
-    return made
+    return load(shipped.PACKAGE)
 
 
 def draw(pipeline: Any, *prompts: str) -> Pixels:
-    how = shipped.drawing("fast")
-    return np.stack(
-        [
-            np.asarray(image, dtype=np.int64)
-            for image in pipeline(
-                list(prompts),
-                negative_prompt=[how.negative_prompt] * len(prompts),
-                num_inference_steps=how.steps,
-                guidance_scale=how.guidance,
-                generator=[torch.Generator().manual_seed(seed) for seed in range(len(prompts))],
-            ).images
-        ]
-    )
+    return generate(pipeline, prompts, shipped.drawing("fast")).astype(np.int64)
 
 
 def test_every_tag_that_it_knows_is_in_its_tokenizer(pipeline: Any) -> None:
     words = pipeline.tokenizer
     assert all(len(words.tokenize(phrase)) == 1 for phrase in phrases())
-    known = tomllib.loads(REGISTRY.read_text(encoding="utf-8"))["models"]["sprite"]
-    assert known["source"] == "builtin:sprite"
-    assert (Path(shipped.PACKAGE) / "tags.json").read_text(encoding="utf-8").count('"') == 2 * len(all_tags()) + 2
+    assert json.loads((shipped.PACKAGE / "tags.json").read_text(encoding="utf-8")) == {"tags": all_tags()}
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def main() -> int:
     pictures = sheet(list(generate(pipeline, PROMPTS, shipped.drawing())), scale=2)
     pictures.save(home() / "generated.png")
     print(json.dumps(results, indent=1))
-    if options.model == shipped.PACKAGE and options.count == COUNT:
+    if options.model.resolve() == shipped.PACKAGE and options.count == COUNT:
         write(results)
         card.write(pictures)
     return 0

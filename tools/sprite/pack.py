@@ -55,19 +55,11 @@ def pipeline_of(state: dict[str, Any], *, raw: bool = False) -> Any:
     )
 
 
-def _forget_where_it_came_from(config: Path) -> None:
-    """Leave out the folder of the machine that a part was loaded from."""
+def _edit(config: Path, *, without: str, **changes: str) -> None:
+    """Change the configuration of a part."""
     settings = json.loads(config.read_text(encoding="utf-8"))
-    settings.pop("_name_or_path", None)
-    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _load_in_single_precision(config: Path) -> None:
-    """Have the text encoder loaded as the UNet is; transformers would keep the precision of the file."""
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    settings.pop("torch_dtype", None)
-    settings["dtype"] = "float32"
-    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    settings.pop(without, None)
+    config.write_text(json.dumps(settings | changes, indent=2) + "\n", encoding="utf-8")
 
 
 def pack(target: Path, *, raw: bool = False, annealed: bool = False) -> float:
@@ -75,8 +67,9 @@ def pack(target: Path, *, raw: bool = False, annealed: bool = False) -> float:
     state = load(diffusion.checkpoint_path(annealed=annealed))
     pipeline = pipeline_of(state, raw=raw)
     pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
-    _load_in_single_precision(target / "text_encoder" / "config.json")
-    _forget_where_it_came_from(target / "vae" / "config.json")
+    # Loaded as the UNet is: transformers would keep the precision of the file.
+    _edit(target / "text_encoder" / "config.json", without="torch_dtype", dtype="float32")
+    _edit(target / "vae" / "config.json", without="_name_or_path")  # a folder of the machine it was trained on
     (target / TAGS).write_text(json.dumps({"tags": all_tags()}, indent=1) + "\n", encoding="utf-8")
     spent = {key: state[key] for key in ("samples", "step", "cpu_seconds")}
     (target / TRAINING).write_text(json.dumps(spent) + "\n", encoding="utf-8")

@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from tools.sprite.canvas import Pixels
 from tools.sprite.shipped import Drawing
 from tools.sprite.showcase import PROMPTS
+
+if TYPE_CHECKING:
+    from tools.sprite.canvas import Pixels
 
 BATCH = 8
 
 
 def load(package: Path) -> Any:
     """The pipeline of a package, quietly."""
-    pipeline = StableDiffusionPipeline.from_pretrained(package, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(package)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -133,7 +133,7 @@ class Workshop:
         return not leaving
 
     def _loading(self, model: str, size: int) -> None:
-        self._line.send(wire.Loading(model=model, bytes=size))
+        self._line.send(wire.Loading(model=model, bytes=size, compiled=self._specs[model].compiled))
 
     def _tell_residents(self, *, failed: str | None = None, problem: str = "") -> None:
         device = device_info(self._device)

@@ -254,7 +254,7 @@ class EngineHost:
         if isinstance(report, wire.Ready):
             self._on_ready(report)
         elif isinstance(report, wire.Loading):
-            self._watchdog.loading(report.model, report.bytes, now)
+            self._watchdog.loading(report.model, report.bytes, now, compiled=report.compiled)
         elif isinstance(report, wire.Residents):
             self._on_residents(report, now)
         elif isinstance(report, wire.Idle):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tempfile
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -23,8 +24,11 @@ def default_worker() -> str:
 
 
 def _cache() -> Path:
-    """The user's cache of this product."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tower-anime"
+    """The user's cache of this product; below the folder for temporary files where there is no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tower-anime"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "tower-anime"
 
 
 class GeneratorSettings(ServiceSettings):
@@ -69,6 +73,9 @@ class GeneratorSettings(ServiceSettings):
     watchdog_start: float = Field(180.0, gt=0, description="Longest start of the engine process.")
     watchdog_load: float = Field(120.0, gt=0, description="Longest load of a model, beside what its bytes take.")
     watchdog_load_rate: float = Field(10.0, gt=0, description="MB a second at which the slowest disk loads a model.")
+    watchdog_compile: float = Field(
+        1800.0, gt=0, description="Longest compilation of a model whose options ask for it."
+    )
     watchdog_step: float = Field(300.0, gt=0, description="Longest step, before steps of the model were measured.")
     watchdog_floor: float = Field(20.0, gt=0, description="A measured step may take this long at least.")
     watchdog_factor: float = Field(20.0, ge=2, description="A measured step may take so many times as long.")
@@ -105,6 +112,7 @@ class GeneratorSettings(ServiceSettings):
             start=self.watchdog_start,
             load=self.watchdog_load,
             load_rate=self.watchdog_load_rate * (1 << 20),
+            compile=self.watchdog_compile,
             step=self.watchdog_step,
             floor=self.watchdog_floor,
             factor=self.watchdog_factor,

@@ -21,12 +21,14 @@ class Patience:
     """Seconds to wait for a sign of life: to start, to load a model, for work whose length is not known yet.
 
     Loading may take what its bytes take at `load_rate` bytes a second besides. Work whose length is known may take
-    `factor` times as long, but never less than `floor`.
+    `factor` times as long, but never less than `floor`. `compile` is for models that are compiled: while they load, and
+    at every first step, since another size or LoRA compiles anew whatever first steps took before.
     """
 
     start: float = 180.0
     load: float = 120.0
     load_rate: float = 10.0 * (1 << 20)
+    compile: float = 1800.0
     step: float = 300.0
     floor: float = 20.0
     factor: float = 20.0
@@ -49,6 +51,7 @@ class Watchdog:
     patience: Patience
     deadline: float | None = None
     _rates: dict[tuple[str, Work], float] = field(default_factory=dict)
+    _compiled: set[str] = field(default_factory=set)
     _model: str = ""
     _pixels: float = 1.0
     _width: float = 1.0
@@ -59,10 +62,14 @@ class Watchdog:
         """The process was started."""
         self.deadline = now + self.patience.start
 
-    def loading(self, model: str, size: int, now: float) -> None:
+    def loading(self, model: str, size: int, now: float, *, compiled: bool = False) -> None:
         """A model of so many bytes is being loaded; in a run it is the one that draws from now on."""
         self._model, self._doing, self._since = model, Work.OTHER, None
         self.deadline = now + self.patience.load + size / self.patience.load_rate
+        self._compiled.discard(model)
+        if compiled:
+            self._compiled.add(model)
+            self.deadline += self.patience.compile
 
     def running(self, model: str, pixels: float, width: int, now: float) -> None:
         """A run was ordered of pictures with so many pixels, at most `width` in one forward pass."""
@@ -102,6 +109,8 @@ class Watchdog:
             self.deadline = now + self.patience.step
         else:
             self.deadline = now + max(self.patience.floor, self.patience.factor * known * self._measure(work))
+        if work is Work.FIRST_STEP and self._model in self._compiled:
+            self.deadline = max(self.deadline, now + self.patience.compile)
 
     def _learn(self, now: float) -> None:
         """What was in hand has taken until now."""

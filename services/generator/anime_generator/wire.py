@@ -118,11 +118,12 @@ class Ready(Model):
 
 
 class Loading(Model):
-    """A model of so many bytes is being loaded; nothing else will be heard until that is done."""
+    """A model of so many bytes is being loaded, perhaps compiled; nothing else will be heard until that is done."""
 
     type: Literal["loading"] = "loading"
     model: str
     bytes: int = 0
+    compiled: bool = False
 
 
 class Residents(Model):

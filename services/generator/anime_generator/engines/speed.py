@@ -23,7 +23,8 @@ def speed_up(pipe: Any, spec: ModelSpec, device: Device) -> None:
     """Prepare a pipeline that is on its device; raises EngineError naming an option that this machine cannot do."""
     wanted = DiffusersOptions.model_validate(spec.options)
     on_card = device.kind == "cuda"
-    if on_card if wanted.channels_last is None else wanted.channels_last:
+    channels_last = on_card if wanted.channels_last is None else wanted.channels_last
+    if channels_last:
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.vae.to(memory_format=torch.channels_last)
     if wanted.attention == "xformers":

@@ -132,6 +132,11 @@ class ModelSpec(Model):
         """Whether it has every LoRA that is to be applied."""
         return {use.key for use in settings.loras} <= {lora.key for lora in self.loras}
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its options ask for compilation, which takes minutes now and then."""
+        return bool(self.options.get("compile", False))
+
     def loads_like(self, other: ModelSpec) -> bool:
         """Whether what lies in memory of `other` serves for this one too."""
         return self._loading() == other._loading()
