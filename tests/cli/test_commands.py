@@ -278,3 +278,11 @@ def test_version_help_and_completion(anime: Anime) -> None:
     said = anime("--help").stdout
     assert "Exit status" in said
     assert "--install-completion" in said
+
+
+def test_a_picture_that_cannot_be_made_again_is_an_error_of_one_line(anime: Anime, tmp_path: Path) -> None:
+    found = anime("regenerate", str(tmp_path / "absent.png"))
+    assert (found.exit_code, found.output) == (ExitStatus.NOT_FOUND, f"anime: there is no file {tmp_path}/absent.png\n")
+    found = anime("regenerate", str(tmp_path), "--json")
+    assert found.exit_code == ExitStatus.USAGE
+    assert "is no PNG that can be read" in json.loads(found.output)["detail"]

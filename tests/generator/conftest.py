@@ -34,8 +34,8 @@ from anime_generator.engines.protocol import EngineOptions
 from anime_generator.settings import GeneratorSettings
 from anime_generator.simulated import Simulated
 from tests.buses import running, stored
-from tests.generator.builders import noop_spec, offer_to, sprite_spec, write_registry
-from tests.generator.conformance import Subject
+from tests.generator.builders import offer_to, write_registry
+from tests.generator.conformance import Subject, spec_for
 from tests.waiting import eventually
 
 WORKER = "tower"
@@ -166,10 +166,13 @@ def armed() -> Iterator[Callable[[str], None]]:
     failpoints.configure("")
 
 
-@pytest.fixture(scope="module", params=["noop", pytest.param("diffusers", marks=pytest.mark.slow)])
-def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("diffusers", "auto")]
+
+
+@pytest.fixture(scope="module", params=["noop", *SLOW])
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     device = Simulated("card", 4 << 30)
-    spec = noop_spec(memory=1 << 20) if request.param == "noop" else sprite_spec()
+    spec = spec_for(request.param, tmp_path_factory.mktemp("model"))
     engine = open_engine(request.param, device, EngineOptions())
     engine.load(spec)
     yield Subject(engine, spec, device)

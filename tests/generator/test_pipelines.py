@@ -16,6 +16,7 @@ from anime_generator.device import Cpu
 from anime_generator.engines import open_engine
 from anime_generator.engines.protocol import Engine, EngineError, EngineOptions
 from anime_generator.registry import ModelSpec
+from anime_generator.registry.files import look
 from tests.generator.builders import Told, copy_of_sprite, offered, sprite_spec
 
 pytestmark = [
@@ -53,6 +54,15 @@ def refusal(engine: Engine, spec: ModelSpec) -> str:
         engine.load(spec)
     assert (caught.value.code, caught.value.retryable) == ("model_unusable", False)
     return caught.value.message
+
+
+def test_a_folder_that_names_the_usual_safety_checker_is_taken(engine: Engine, tmp_path: Path) -> None:
+    """Published folders of Stable Diffusion 1.5 do; it is of diffusers itself, and it is never loaded."""
+    folder = copy_of_sprite(tmp_path)
+    checker = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    edit_index(folder, safety_checker=checker, feature_extractor=["transformers", "CLIPImageProcessor"])
+    assert look(folder).problems == ()
+    assert engine.load(spec_of(folder)) > 0
 
 
 def test_an_sdxl_folder_draws_with_pooled_embeddings(engine: Engine, tmp_path: Path) -> None:

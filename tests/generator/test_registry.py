@@ -134,7 +134,7 @@ def test_every_mistake_is_told_at_once_by_its_key(tmp_path: Path) -> None:
     assert any(line.startswith("models.one.precisoin: unknown key; allowed are title, ") for line in found)
     assert any(line.startswith("models.one.defaults.stepps: unknown key; allowed are width, ") for line in found)
     assert any(line.startswith("models.one.defaults.width: ") for line in found)
-    assert "models.two.engine: there is no engine 'warp'; known: diffusers, noop" in found
+    assert "models.two.engine: there is no engine 'warp'; known: auto, diffusers, noop" in found
     assert "default: there is no enabled model 'three'; known: one, sprite, two" in found
     assert "models.two.source: /nowhere does not exist" in found
 
@@ -223,7 +223,8 @@ class TestFiles:
         }
         write_header(tmp_path / "counterfeit.safetensors", shapes)
         (found,) = problems(tmp_path, CHECKPOINT.format(more="", tables=""))
-        assert found.startswith("models.counterfeit.source: the file is of Flux, which cannot be drawn with")
+        problem = "the file is of Flux, which can be drawn with as a diffusers folder only"
+        assert found == f"models.counterfeit.source: {problem}"
 
     def test_a_file_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         lora(tmp_path, "counterfeit.safetensors")

@@ -10,8 +10,8 @@ import typer
 
 from anime_cli import generator_registry, registry_file, render
 from anime_cli.api import connect
-from anime_cli.errors import CliError, ExitStatus, report
-from anime_cli.options import Json, Url, run, show_json
+from anime_cli.errors import CliError, ExitStatus
+from anime_cli.options import Json, Url, reported, run, show_json
 from anime_cli.settings import ClientSettings
 from anime_common.contracts.jobs import Catalogue, CatalogueEntry
 from anime_common.contracts.vocabulary import ModelInfo, Preset
@@ -54,11 +54,8 @@ def show(key: Key, *, url: Url = None, as_json: Json = False) -> None:
 @app.command()
 def check(*, models: Registry = None, as_json: Json = False) -> None:
     """Look at every file that the registry names, without loading one; exit status 1 when something is wrong."""
-    try:
+    with reported(as_json=as_json):
         found = generator_registry.check(models or load(ClientSettings).existing_registry())
-    except CliError as error:
-        report(error, as_json=as_json)
-        raise typer.Exit(error.status) from error
     if as_json:
         items = [
             {name: getattr(item, name) for name in generator_registry.Item.__dataclass_fields__} for item in found.items
@@ -89,16 +86,13 @@ def add(
     """Write an entry for a model file into the registry, with what its header tells; weights are not read."""
     said: dict[str, Any] = {"title": title, "licence": licence, "trigger_words": trigger_word, "weight": weight}
     said |= {"vae": vae, "config": config}
-    try:
+    with reported(as_json=as_json):
         seen = _inspected(file, family)
         section = _section(seen, file, default=default)
         target = _file_of(models)
         chosen = registry_file.check_key(key) if key else registry_file.key_for(file)
         entry = _entry(section, seen, registry_file.place_of(file, target), said, target)
         registry_file.add(target, section, chosen, entry, default=default, accept=lambda draft: _accept(draft, chosen))
-    except CliError as error:
-        report(error, as_json=as_json)
-        raise typer.Exit(error.status) from error
     if as_json:
         show_json({"file": str(target), "section": section, "key": chosen, "entry": entry})
         return
@@ -245,7 +239,6 @@ def _entry(section: str, seen: dict[str, Any], source: str, said: dict[str, Any]
         if said["weight"] is not None:
             entry["weight"] = said["weight"]
     if section == "models":
-        entry = {"engine": "diffusers", **entry}
         places = {name: said[name] for name in ("config", "vae") if said[name] is not None}
         entry |= {name: registry_file.place_of(path, target) for name, path in places.items()}
         entry |= seen["entry"]

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -28,8 +29,15 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
     """Run a command to its end; an expected error becomes its exit status."""
-    try:
+    with reported(as_json=as_json):
         return asyncio.run(work)
+
+
+@contextmanager
+def reported(*, as_json: bool = False) -> Iterator[None]:
+    """Within it, an expected error is told to the person, and becomes the exit status."""
+    try:
+        yield
     except CliError as error:
         report(error, as_json=as_json)
         raise typer.Exit(error.status) from error

@@ -16,7 +16,7 @@ from anime_cli import display, render
 from anime_cli.api import Api, connect, segment
 from anime_cli.errors import CliError, ExitStatus
 from anime_cli.generate import submit
-from anime_cli.options import Json, Url, run, show_json
+from anime_cli.options import Json, Url, reported, run, show_json
 from anime_common.contracts.generation import PICTURE_RECORD, Settings
 from anime_common.contracts.jobs import Catalogue, JobView
 from anime_common.messages import Model
@@ -54,7 +54,8 @@ class Difference(NamedTuple):
 
 def regenerate(file: File, *, tolerance: Most = TOLERANCE, url: Url = None, as_json: Json = False) -> None:
     """Make a picture again from its own metadata, and compare; exit status 1 when it differs."""
-    record, original = read_picture(file)
+    with reported(as_json=as_json):
+        record, original = read_picture(file)
 
     async def work() -> tuple[JobView, bytes]:
         async with connect(url) as api:

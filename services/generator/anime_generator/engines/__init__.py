@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anime_generator.engines.protocol import Engine, EngineOptions
 
 ENGINES: dict[str, str] = {
+    "auto": "anime_generator.engines.auto:AutoEngine",
     "diffusers": "anime_generator.engines.diffusers:DiffusersEngine",
     "noop": "anime_generator.engines.noop:NoopEngine",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import transformers
@@ -20,7 +20,7 @@ from anime_generator.engines.embeddings import EmbeddingCache
 from anime_generator.engines.faults import translated
 from anime_generator.engines.offload import to_device, to_host
 from anime_generator.engines.passes import ForwardPass, stacked
-from anime_generator.engines.pipelines import Resident, load_pipeline
+from anime_generator.engines.pipelines import load_pipeline
 from anime_generator.engines.prompts import encode_prompt
 from anime_generator.engines.protocol import NO_INPUTS, USUAL, Cancelled, EngineError, PhaseBegan, plan_passes
 from anime_generator.engines.samplers import SAMPLERS, build_sampler
@@ -50,8 +50,8 @@ class DiffusersEngine:
             library.utils.logging.disable_progress_bar()
         self._device = device
         self._options = options
-        self._resident: dict[str, Resident] = {}
-        self._offloaded: dict[str, Resident] = {}
+        self._resident: dict[str, Any] = {}
+        self._offloaded: dict[str, Any] = {}
         self._embeddings = EmbeddingCache(options.embedding_cache)
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
@@ -64,14 +64,15 @@ class DiffusersEngine:
             try:
                 with translated(f"loading {spec.key}"):
                     self._device.demand(Demand(spec.key, Phase.LOADING))
-                    self._resident[spec.key] = self._copied_back(spec.key) or load_pipeline(spec, self._device)
+                    self._resident[spec.key] = self._copied_back(spec.key) or self._from_files(spec)
                     self._device.take(spec.key, self._resident[spec.key].size)
                     if warm_up:
                         self._warm_up(spec)
             except EngineError:
                 self.unload(spec.key)
                 raise
-        return self._resident[spec.key].size
+        size: int = self._resident[spec.key].size
+        return size
 
     def offload(self, key: str) -> bool:
         """Move a model's weights to pinned memory of the machine; what was encoded with it stays remembered."""
@@ -126,6 +127,9 @@ class DiffusersEngine:
                 with contextlib.suppress(Cancelled):
                     drawing.draw(pictures)
 
+    def _from_files(self, spec: ModelSpec) -> Any:
+        return load_pipeline(spec, self._device)
+
     def _adapters(self, spec: ModelSpec, requests: Sequence[OfferedJob], on_progress: OnProgress) -> str:
         """Have the LoRAs of these requests at work; returns their fingerprint."""
         adapters, uses = self._resident[spec.key].adapters, requests[0].settings.loras
@@ -133,9 +137,10 @@ class DiffusersEngine:
             if adapters.missing(spec.loras, uses):
                 on_progress(PhaseBegan(Phase.LOADING, plan_passes(requests, 1)[0]))
                 self._device.demand(Demand(spec.key, Phase.LOADING))
-            return adapters.use(spec.loras, uses)
+            fingerprint: str = adapters.use(spec.loras, uses)
+            return fingerprint
 
-    def _copied_back(self, key: str) -> Resident | None:
+    def _copied_back(self, key: str) -> Any:
         """A model whose weights waited in the machine's own memory."""
         resident = self._offloaded.pop(key, None)
         if resident is not None:

@@ -6,6 +6,7 @@ Nothing is asked of a hub, no pickle is opened, no code that lies beside a check
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from anime_generator.engines.protocol import EngineError
 from anime_generator.engines.speed import speed_up
 from anime_generator.engines.textual_inversion import add_embeddings
 from anime_generator.engines.tokenizers import tokenizers_for
+from anime_generator.registry.files import foreign_code
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from anime_generator.device import Device
@@ -30,7 +33,7 @@ FAMILIES: dict[str, Any] = {
     "sdxl": StableDiffusionXLPipeline,
 }
 _BY_CLASS = {pipeline.__name__: pipeline for pipeline in FAMILIES.values()}
-_LIBRARIES = {"diffusers", "transformers", None}
+_SHARD = re.compile(r"-\d+-of-\d+$")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -51,7 +54,7 @@ class Resident:
     @property
     def size(self) -> int:
         """Bytes of all weights, of LoRAs too."""
-        return sum(_size(module) for module in self.modules)
+        return weights_of(self.modules)
 
     @property
     def vae(self) -> Any:
@@ -92,11 +95,11 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
     return Resident(pipe, _trained(spec, pipe), fit_preview_map(pipe.vae, _encoder(pipe.vae)), Adapters(pipe))
 
 
-def choose_dtype(spec: ModelSpec, device: Device) -> Any:
-    """The precision to compute in: half on a card, single on the CPU, unless the registry says otherwise."""
+def choose_dtype(spec: ModelSpec, device: Device, half: Any = torch.float16) -> Any:
+    """The precision to compute in: `half` on a card, single on the CPU, unless the registry says otherwise."""
     if spec.precision != "auto":
         return _DTYPES[spec.precision]
-    return torch.float16 if device.kind == "cuda" else torch.float32
+    return half if device.kind == "cuda" else torch.float32
 
 
 def _trained(spec: ModelSpec, pipe: Any) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def _from_files(spec: ModelSpec, dtype: Any) -> Any:
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
-            variant=_variant(spec.source),
+            variant=variant_of(spec.source / "unet"),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -152,32 +155,34 @@ def _other_vae(spec: ModelSpec, configuration: Path, dtype: Any) -> dict[str, An
     return {"vae": vae}
 
 
-def _variant(folder: Path) -> str | None:
-    """The variant (such as fp16) of a folder that has its weights in that one alone."""
-    if (folder / "unet" / "diffusion_pytorch_model.safetensors").exists():
+def variant_of(denoiser: Path) -> str | None:
+    """The variant (such as fp16) of a folder whose denoiser has its weights in that one alone."""
+    if (denoiser / "diffusion_pytorch_model.safetensors").exists():
         return None
-    named = (folder / "unet").glob("diffusion_pytorch_model.*.safetensors")
-    found = {name.name.split(".")[1] for name in named}
-    return found.pop() if len(found) == 1 and not any("-of-" in each or "index" in each for each in found) else None
+    named = denoiser.glob("diffusion_pytorch_model*.safetensors")
+    found = {_SHARD.sub("", each.stem).partition(".")[2] for each in named}
+    return found.pop() or None if len(found) == 1 else None
 
 
-def _class_of(spec: ModelSpec, folder: Path) -> Any:
-    """The pipeline class that a folder asks for, if it is one we know and wants no code of its own."""
+def read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """The model_index.json of a folder; raises EngineError, also when a part wants code of its own to run."""
     index_file = folder / "model_index.json"
     try:
-        index = json.loads(index_file.read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads(index_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = f"{spec.key}: {index_file} cannot be read: {error}"
         raise EngineError("model_unusable", reason, retryable=False) from error
-    found = _BY_CLASS.get(index.get("_class_name"))
+    if problem := foreign_code(index):
+        raise EngineError("model_unusable", f"{spec.key}: {problem}", retryable=False)
+    return index
+
+
+def _class_of(spec: ModelSpec, folder: Path) -> Any:
+    """The pipeline class that a folder asks for, if it is one we know."""
+    index = read_index(spec, folder)
+    found = _BY_CLASS.get(str(index.get("_class_name")))
     if found is None or (spec.family and FAMILIES.get(spec.family) is not found):
         reason = f"{spec.key}: {index.get('_class_name')} is not of family {spec.family or ' or '.join(FAMILIES)!r}"
-        raise EngineError("model_unusable", reason, retryable=False)
-    foreign = [
-        name for name, value in index.items() if isinstance(value, list) and value[:1] and value[0] not in _LIBRARIES
-    ]
-    if foreign:
-        reason = f"{spec.key}: {', '.join(foreign)} would run code that came with the checkpoint: refused"
         raise EngineError("model_unusable", reason, retryable=False)
     return found
 
@@ -204,6 +209,7 @@ def _scale_of(vae: Any, device: Any) -> tuple[Any, Any]:
     return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
 
 
-def _size(module: Any) -> int:
-    tensors = [*module.parameters(), *module.buffers()]
+def weights_of(modules: Iterable[Any]) -> int:
+    """Bytes of all weights of these networks."""
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

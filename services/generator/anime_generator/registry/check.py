@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from anime_generator.registry.family import FAMILIES, Kind
+from anime_generator.registry.family import FAMILIES, WHOLE_MULTIPLE, Kind
 from anime_generator.registry.files import Look, contradiction, look, refusal
 from anime_generator.registry.load import examine
 from anime_generator.registry.reading import SHIPPED, RegistryError
@@ -21,6 +21,8 @@ ARCHITECTURES: dict[str, Report] = {
     "sd": {"width": 512, "height": 512, "steps": 25, "guidance": 7.0, "minimum": 64, "maximum": 1024},
 }
 """Settings that suit a family, for a new entry."""
+WHOLE_SUITS: Report = {"width": 1024, "height": 1024, "steps": 28, "guidance": 4.5, "minimum": 512, "maximum": 2048}
+"""Settings for a pipeline that is run as a whole: its card says what suits it best."""
 
 
 def check(overlay: Path | None, engines: frozenset[str]) -> Report:
@@ -64,8 +66,8 @@ def inspect(path: Path, family: str = "") -> Report:
 
 def _entry(seen: Look, family: str, *, alone: bool) -> Report:
     """The part of a model's table that follows from its file; a folder says itself what it was trained for."""
-    suits = ARCHITECTURES[family]
-    entry: Report = {}
+    suits = ARCHITECTURES.get(family, WHOLE_SUITS)
+    entry: Report = {"engine": "auto" if seen.found.sampler else "diffusers"}
     if alone and seen.found.prediction == "v_prediction":
         entry["prediction"] = "v_prediction"
     if alone and seen.found.zero_terminal_snr:
@@ -75,8 +77,9 @@ def _entry(seen: Look, family: str, *, alone: bool) -> Report:
     if seen.parameters:
         entry["memory_mb"] = -(-seen.parameters * 2 >> 20)
     entry["defaults"] = {name: suits[name] for name in ("width", "height", "steps", "guidance")}
-    entry["defaults"]["sampler"] = "dpm++ 2m karras"
-    entry["sizes"] = {"minimum": suits["minimum"], "maximum": suits["maximum"], "multiple": 8}
+    entry["defaults"]["sampler"] = seen.found.sampler or "dpm++ 2m karras"
+    entry["sizes"] = {"minimum": suits["minimum"], "maximum": suits["maximum"]}
+    entry["sizes"]["multiple"] = WHOLE_MULTIPLE if seen.found.sampler else 8
     return entry
 
 

@@ -35,6 +35,21 @@ FAMILIES: dict[str, str] = {
 }
 """What `family =` may say: the architectures that can be drawn with."""
 
+WHOLE: dict[str, str] = {
+    "AuraFlowPipeline": "auraflow",
+    "ChromaPipeline": "chroma",
+    "FluxPipeline": "flux",
+    "Lumina2Pipeline": "lumina2",
+    "PixArtAlphaPipeline": "pixart-alpha",
+    "PixArtSigmaPipeline": "pixart-sigma",
+    "StableDiffusion3Pipeline": "sd3",
+    "ZImagePipeline": "z-image",
+}
+"""Pipelines of diffusers that are run as a whole by the engine `auto`, from folders only, and their families."""
+
+WHOLE_MULTIPLE = 16
+"""Sides of their pictures in pixels: eight of them are a latent, and two latents a side are a patch."""
+
 FOREIGN: dict[str, str] = {
     "sdxl-refiner": "the refiner of Stable Diffusion XL",
     "sd3": "Stable Diffusion 3",
@@ -74,13 +89,17 @@ _BASES = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file holds. `family` is empty when that cannot be told; `lacks` are parts a checkpoint should have."""
+    """What a file holds. `family` is empty when that cannot be told; `lacks` are parts a checkpoint should have.
+
+    `sampler` is the one that a pipeline which is run as a whole comes with; empty for all others.
+    """
 
     kind: Kind
     family: str = ""
     prediction: Prediction | None = None
     zero_terminal_snr: bool | None = None
     lacks: tuple[str, ...] = ()
+    sampler: str = ""
 
 
 def recognise(header: Header) -> Found:

@@ -8,19 +8,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from anime_generator.registry.family import FAMILIES, FOREIGN, Found, Kind, Prediction, family_of_unet, recognise
+from anime_generator.registry.family import FAMILIES, FOREIGN, WHOLE, Found, Kind, Prediction, family_of_unet, recognise
 from anime_generator.registry.header import HeaderError, read_header
 
 SUFFIX = ".safetensors"
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 """Files that may run code when they are opened."""
+LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion"})
+"""Where the parts of a diffusers folder may come from; the last one is a module of diffusers, the home of a part that
+is never loaded."""
 CONVERT = "pickles can run code when they are opened: convert it to .safetensors as docs/models.md shows"
-WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer")
+WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
 """Parts of a diffusers folder that have weights."""
 TAGS = "tags.json"
 """Lists the tags that a model knows, in a diffusers folder; most models know any words and have none."""
 PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
 """The pipelines that can be drawn with, and whether each is of the XL architecture."""
+
+_SOLVERS = {
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "EulerDiscreteScheduler": "euler",
+    "DPMSolverMultistepScheduler": "dpm++ 2m",
+    "UniPCMultistepScheduler": "unipc",
+}
+"""Our names for the solvers that pipelines which are run as a whole come with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,14 @@ def look_at_folder(folder: Path) -> Look:
     looks = [_look_at_part(folder / name, name) for name in parts]
     found = _summed(folder, _family_of_folder(folder, index), looks)
     tags, problem = _tags(folder / TAGS)
-    return replace(found, tags=tags, problems=(*found.problems, *((problem,) if problem else ())))
+    problems = [*found.problems, problem, foreign_code(index), _unknown_solver(folder, found.found)]
+    return replace(found, tags=tags, problems=tuple(each for each in problems if each))
+
+
+def foreign_code(index: dict[str, Any]) -> str | None:
+    """Which parts of a folder would run code that lies beside them; `index` is its model_index.json."""
+    parts = [name for name, value in index.items() if _present(value) and value[0] not in LIBRARIES]
+    return f"{', '.join(parts)} would run code that came with the checkpoint: refused" if parts else None
 
 
 def configured(folder: Path) -> tuple[str, str | None]:
@@ -110,14 +128,16 @@ def stamp(path: Path) -> str:
 
 def refusal(found: Found) -> str | None:
     """Why nothing can be drawn with this; None when it can, or when its family cannot be told."""
-    if found.family not in FOREIGN:
+    if found.sampler or found.family not in FOREIGN:
         return None
+    if found.kind is Kind.CHECKPOINT and found.family in WHOLE.values():
+        return f"the file is of {FOREIGN[found.family]}, which can be drawn with as a diffusers folder only"
     return f"the file is of {FOREIGN[found.family]}, which cannot be drawn with; known: {', '.join(FAMILIES)}"
 
 
 def contradiction(said: str, told: str) -> str | None:
     """What is wrong with the family that somebody says, given the one that the file tells (empty: it does not)."""
-    if said and said not in FAMILIES:
+    if said and said not in {*FAMILIES, told}:
         return f"there is no family {said!r}; known: {', '.join(FAMILIES)}"
     if said and told and said != told and not (said == "sd" and told in {"sd15", "sd2"}):
         return f"the file is of the family {told}, not {said}"
@@ -159,7 +179,10 @@ def _look_at_part(folder: Path, name: str) -> Look:
 
 
 def _family_of_folder(folder: Path, index: dict[str, Any]) -> Found:
-    xl = PIPELINES.get(str(index.get("_class_name")))
+    name = str(index.get("_class_name"))
+    if name in WHOLE:
+        return Found(Kind.CHECKPOINT, WHOLE[name], sampler=_solver(folder))
+    xl = PIPELINES.get(name)
     if xl is None:
         return Found(Kind.CHECKPOINT)
     unet = _json(folder / "unet" / "config.json") or {}
@@ -171,6 +194,22 @@ def _family_of_folder(folder: Path, index: dict[str, Any]) -> Found:
     said = trained.get("prediction_type")
     prediction: Prediction | None = "v_prediction" if said == "v_prediction" else "epsilon" if said else None
     return Found(Kind.CHECKPOINT, family, prediction, bool(trained.get("rescale_betas_zero_snr")))
+
+
+def _solver(folder: Path) -> str:
+    """Our name for the solver that a folder comes with; empty when it has none."""
+    config = _json(folder / "scheduler" / "scheduler_config.json") or {}
+    name = _SOLVERS.get(str(config.get("_class_name")), "")
+    if config.get("algorithm_type", "dpmsolver++") != "dpmsolver++" or config.get("solver_order", 2) != 2:
+        return ""
+    return f"{name} karras" if name and config.get("use_karras_sigmas") else name
+
+
+def _unknown_solver(folder: Path, found: Found) -> str | None:
+    if found.family not in WHOLE.values() or found.sampler:
+        return None
+    file = folder / "scheduler" / "scheduler_config.json"
+    return f"{file} names no solver that is known, or sets it up in another way; known: {', '.join(_SOLVERS)}"
 
 
 def _tags(path: Path) -> tuple[tuple[str, ...], str | None]:

@@ -111,20 +111,19 @@ def _model(reading: Reading, key: str, entry: ModelEntry, adapters: _Adapters) -
     elif entry.engine in OPTIONS:
         reading.checked(f"{where}.options", entry.options, OPTIONS[entry.engine])
     placed = place_model(reading, key, entry)
+    shared = entry.model_dump(include=_SHARED)
+    shared |= {"defaults": entry.defaults, "sizes": SizeLimits(**entry.sizes.model_dump())}
     spec = ModelSpec(
         key=key,
         memory=entry.memory_mb << 20,
         default=key == reading.default,
-        sizes=SizeLimits(**entry.sizes.model_dump()),
-        defaults=entry.defaults,
         presets=tuple(preset.info(name) for name, preset in entry.presets.items()),
         loras=tuple(each for each in adapters.loras.values() if each.info().fits(placed["family"], key)),
         embeddings=tuple(each for each in adapters.embeddings.values() if each.family == placed["family"]),
-        **placed,
-        **entry.model_dump(include=_SHARED),
+        **shared | placed,
     )
-    info = spec.info(entry.samplers or tuple(Sampler))
-    chosen = Settings(prompt="", model=key, seed=0, **entry.defaults.model_dump(exclude={"negative_prompt"}))
+    info = spec.info(spec.samplers or tuple(Sampler))
+    chosen = Settings(prompt="", model=key, seed=0, **spec.defaults.model_dump(exclude={"negative_prompt"}))
     if problem := settings_problem(info, chosen):
         reading.problems.append(f"{where}.defaults.{problem}")
     return spec

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anime_common.contracts.vocabulary import Sampler, SizeLimits
 from anime_generator.registry.entries import EmbeddingEntry, LoraEntry, ModelEntry
-from anime_generator.registry.family import FAMILIES, Kind
+from anime_generator.registry.family import FAMILIES, WHOLE_MULTIPLE, Kind
 from anime_generator.registry.files import Look, configured, contradiction, refusal
 from anime_generator.registry.reading import CONFIGURATIONS, Reading, Table
 
-WITH_FILES = frozenset({"diffusers"})
+WITH_FILES = frozenset({"diffusers", "auto"})
 """Engines whose models are files that lie here."""
 _KNOWN = ", ".join(FAMILIES)
 
@@ -57,6 +58,10 @@ def place_model(reading: Reading, key: str, entry: ModelEntry) -> Table:
     meant = _family_of_config(reading, where, placed["config"], seen) if source.is_file() else ""
     placed["family"] = family = _family(reading, where, entry.family, seen) or meant
     placed["tags"] = seen.tags
+    if seen.found.sampler:
+        _run_as_a_whole(reading, where, entry, placed, seen.found.sampler)
+    elif entry.engine == "auto":
+        reading.wrong(f"{where}.engine", f"is for models that are run as a whole; those of family {family} are not")
     if source.is_file():
         _check_parts(reading, where, entry, source, seen)
         # What a folder was trained for stands in it; a file may say it by markers.
@@ -66,6 +71,25 @@ def place_model(reading: Reading, key: str, entry: ModelEntry) -> Table:
         if entry.config is None and family in FAMILIES:
             placed["config"] = _configuration(reading, where, family)
     return placed
+
+
+def _run_as_a_whole(reading: Reading, where: str, entry: ModelEntry, placed: Table, sampler: str) -> None:
+    """Engine, sampler and sizes of a pipeline that is run as a whole; settings that it would not heed are mistakes."""
+    placed["engine"] = "auto"
+    placed["samplers"] = (Sampler(sampler),)
+    placed["defaults"] = entry.defaults.model_copy(update={"sampler": Sampler(sampler)})
+    sizes = entry.sizes
+    if "multiple" not in sizes.model_fields_set:
+        sizes = sizes.model_copy(update={"multiple": WHOLE_MULTIPLE})
+    elif sizes.multiple % WHOLE_MULTIPLE:
+        wanted = f"models of the family {placed['family']} draw multiples of {WHOLE_MULTIPLE} pixels"
+        reading.wrong(f"{where}.sizes.multiple", f"{wanted}, not of {sizes.multiple}")
+    placed["sizes"] = SizeLimits(**sizes.model_dump())
+    for name in ("config", "vae", "prediction", "zero_terminal_snr", "options"):
+        if getattr(entry, name):
+            reading.wrong(f"{where}.{name}", f"models of the family {placed['family']} do not take it")
+    if "sampler" in entry.defaults.model_fields_set and entry.defaults.sampler != sampler:
+        reading.wrong(f"{where}.defaults.sampler", f"the model comes with {sampler}, and takes no other")
 
 
 def _looks(reading: Reading, where: str, placed: Table) -> list[Look]:
