@@ -109,7 +109,7 @@ HEADERS: dict[str, Callable[[str], Mapping[str, tuple[int, ...]]]] = {
 
 def registry_folder(folder: Path, document: Document) -> Path:
     """A folder with the document's `models.toml`, and files of the right kind wherever it says that some lie."""
-    text = document.block("toml").text.replace('"/srv/models', f'"{folder}')
+    text = document.block("toml", "default = ").text.replace('"/srv/models', f'"{folder}')
     for section, tables in tomllib.loads(text).items():
         for key, table in tables.items() if isinstance(tables, dict) else ():
             for kind, file in ((section, table["source"]), ("vae", table.get("vae"))):
@@ -130,6 +130,17 @@ def test_the_registry_it_shows_is_read(name: str, tmp_path: Path) -> None:
     assert spec.source is not None
     assert spec.source.exists()
     assert set(registry.models) >= {registry.default, "sprite"}
+
+
+@pytest.mark.slow
+def test_a_model_of_another_family_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    from tests.generator.whole_pipelines import tiny  # loads torch
+
+    text = read(ROOT / "docs" / "models.md").block("toml", "[models.big]").text
+    (tmp_path / "models.toml").write_text(text)
+    tiny("sd3", tmp_path / tomllib.loads(text)["models"]["big"]["source"])
+    spec = load_registry(tmp_path / "models.toml", frozenset(ENGINES)).models["big"]
+    assert (spec.engine, spec.family, spec.defaults.sampler) == ("auto", "sd3", "euler")
 
 
 def test_the_way_out_of_pickles_works(tmp_path: Path) -> None:
