@@ -66,6 +66,16 @@ def frames(case: str) -> list[Frame]:
 
 
 @cache
+def classes() -> dict[str, Any]:
+    """What the server said of some of its node classes."""
+    told = [
+        line["json"] for line in lines("j_endpoints") if line["ch"] == "http" and isinstance(line.get("json"), dict)
+    ]
+    found = (item for each in told for item in each.items())
+    return {name: value for name, value in found if isinstance(value, dict) and "input" in value}
+
+
+@cache
 def scripts(case: str) -> tuple[Script, ...]:
     """Every prompt that was sent to `/prompt` as JSON, in order."""
     sent = {line["id"]: line for line in lines(case) if line["ch"] == "http" and line["dir"] == "out"}
