@@ -22,7 +22,7 @@ from tests.comfyui.replay import Faults, Replay
 
 pytestmark = pytest.mark.slow
 
-QUICK = Patience(silence=0.2, between=0.05, unreachable=1.5, stalled=1.5, tick=0.02)
+QUICK = Patience(silence=0.2, between=0.05, unreachable=1.5, stalled=1.5, unseen=30.0, tick=0.02)
 WARM = scripts("c_success_new_seed_warm_mini")[0]
 COLD = scripts("a_success_cold_mini")[0]
 ENDED = [
@@ -230,6 +230,16 @@ class TestConnection:
             done = converse(replay, COLD)
             assert [each.name for each in done.prompt.files] == ["ComfyUI_00051_.png"]
             assert len(replay.posts()) == 1
+
+    def test_after_the_socket_was_lost_it_is_opened_anew_and_progress_goes_on(self) -> None:
+        heard = Heard()
+        with Replay((COLD,), Faults(pace=0.6, cut_at=8)).serving() as replay:
+            converse(replay, COLD, heard)
+        assert heard.steps[-1] == (4, 4)
+
+    def test_without_a_socket_nothing_looks_like_a_stall(self) -> None:
+        with Replay((COLD,), Faults(pace=0.6, no_socket=True)).serving() as replay:
+            assert converse(replay, COLD).prompt.outcome is Outcome.SUCCESS
 
     def test_a_server_that_was_started_anew_has_lost_the_prompt(self) -> None:
         with Replay((COLD,), Faults(pace=0.1, forgets_at=12)).serving() as replay, pytest.raises(EngineError) as caught:

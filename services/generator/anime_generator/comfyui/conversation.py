@@ -28,13 +28,15 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Seconds: how long the socket may be silent before the server is asked, between two questions, without any
-    answer, and without any sign that a prompt that runs gets on. `tick` is how often a cancel is looked for.
+    answer, and without any sign that a prompt that runs gets on (`unseen`: while there is no socket, which alone
+    tells). `tick` is how often a cancel is looked for.
     """
 
     silence: float = 3.0
     between: float = 1.0
     unreachable: float = 120.0
     stalled: float = 900.0
+    unseen: float = 3600.0
     tick: float = 0.2
 
 
@@ -79,6 +81,7 @@ class Conversation:
         self._tracker = Tracker(order.prompt_id, self._nodes)
         self._socket: Socket | None = None
         self._client_id = ""
+        self._opened = 0.0
         self._answered = self._asked = self._heard = self._advanced = time.monotonic()
         self._known = False
 
@@ -111,6 +114,7 @@ class Conversation:
                 self._stop(prompt)
                 if prompt.where is Where.NOWHERE:
                     raise Cancelled
+            self._reopen()
             self._listen(hurry=prompt.where is Where.NOWHERE)
             self._complain_if_stalled()
             prompt = self._look()
@@ -224,7 +228,7 @@ class Conversation:
 
     def _complain_if_stalled(self) -> None:
         still = time.monotonic() - self._advanced
-        if still <= self._patience.stalled:
+        if still <= (self._patience.unseen if self._socket is None else self._patience.stalled):
             return
         node = self._tracker.node
         where = f"node {node.id} {node.title!r}" if node is not None else "no node"
@@ -239,11 +243,19 @@ class Conversation:
 
     def _open(self) -> None:
         """Open the socket before the prompt is sent; without one, it is asked for all the way."""
-        self._client_id = uuid4().hex
+        self._client_id = self._client_id or uuid4().hex
+        self._opened = time.monotonic()
         try:
             self._socket = self._server.listen(self._client_id)
         except Unreachable as error:
             log.warning("comfyui_socket_refused", prompt_id=self._order.prompt_id, reason=str(error))
+
+    def _reopen(self) -> None:
+        """Open the socket anew, under the id that the prompt was sent with. The old one is closed on our side; should
+        the server close it later, it forgets the new one too: then that is silent, and the server is asked instead.
+        """
+        if self._client_id and self._socket is None and time.monotonic() - self._opened > self._patience.silence:
+            self._open()
 
     def _close(self) -> None:
         if self._socket is not None:
