@@ -24,6 +24,7 @@ LOST = "comfyui_lost"
 STALLED = "comfyui_stalled"
 INTERRUPTED = "comfyui_interrupted"
 NO_OUTPUT = "no_output"
+FOREIGN_OUTPUT = "foreign_output"
 
 LONGEST = 400
 """Characters of a text of the server's that people see."""
