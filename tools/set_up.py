@@ -98,7 +98,8 @@ def main() -> None:
     pip.install("--no-deps", *DATA)
     say("packages and what they need")
     editable = [argument for package in PACKAGES for argument in ("-e", str(ROOT / package))]
-    pip.install("--no-build-isolation", *editable)
+    # All of it is resolved in this one call; pip would only complain of what DATA lacks, on purpose.
+    pip.install("--no-build-isolation", "--no-warn-conflicts", *editable)
     say("done")
 
 
