@@ -160,6 +160,16 @@ def test_code_that_came_with_the_folder_is_not_run(tmp_path: Path) -> None:
         open_engine("auto", Simulated("card", 4 << 30), EngineOptions()).load(spec)
 
 
+def test_a_part_of_a_class_that_there_is_not_is_no_crash(tmp_path: Path) -> None:
+    folder = tiny("sd3", tmp_path / "model")
+    spec = registered(tmp_path)
+    file = folder / "model_index.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("SD3Transformer2DModel", "NoSuchModel"), encoding="utf-8")
+    with pytest.raises(EngineError, match="NoSuchModel") as caught:
+        open_engine("auto", Simulated("card", 4 << 30), EngineOptions()).load(spec)
+    assert caught.value.code == "model_unusable"
+
+
 def test_a_scheduler_without_a_name_here_is_refused(tmp_path: Path) -> None:
     folder = tiny("sd3", tmp_path / "model")
     config = folder / "scheduler" / "scheduler_config.json"

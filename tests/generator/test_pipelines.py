@@ -187,6 +187,11 @@ class TestRefused:
         edit_index(folder, unet=["my_unet", "MyUNet"])
         assert "would run code that came with the checkpoint" in refusal(engine, spec_of(folder))
 
+    def test_a_part_of_a_class_that_there_is_not(self, engine: Engine, tmp_path: Path) -> None:
+        folder = copy_of_sprite(tmp_path)
+        edit_index(folder, unet=["diffusers", "NoSuchModel"])
+        assert "NoSuchModel" in refusal(engine, spec_of(folder))
+
     def test_another_family_than_the_registry_says(self, engine: Engine, tmp_path: Path) -> None:
         assert "is not of family 'sdxl'" in refusal(engine, spec_of(copy_of_sprite(tmp_path), family="sdxl"))
 

@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 from anime_common.contracts.vocabulary import Phase
 from anime_generator.engines.diffusers import DiffusersEngine
 from anime_generator.engines.faults import translated
-from anime_generator.engines.pipelines import choose_dtype, read_index, variant_of, weights_of
+from anime_generator.engines.pipelines import UNLOADABLE, choose_dtype, read_index, variant_of, weights_of
 from anime_generator.engines.protocol import (
     NO_INPUTS,
     USUAL,
@@ -105,7 +105,7 @@ def load_whole(spec: ModelSpec, device: Device) -> Whole:
             variant=variant_of(spec.source / "transformer"),
             **absent,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except UNLOADABLE as error:
         raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}", retryable=False) from error
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device.torch_name)  # without a precision: some layers must stay in single

@@ -33,6 +33,8 @@ FAMILIES: dict[str, Any] = {
     "sdxl": StableDiffusionXLPipeline,
 }
 _BY_CLASS = {pipeline.__name__: pipeline for pipeline in FAMILIES.values()}
+UNLOADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError)
+"""What the libraries raise for files that are not what they should be."""
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -84,7 +86,7 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
         add_embeddings(pipe, spec)
     except EngineError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except UNLOADABLE as error:
         raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}", retryable=False) from error
     pipe.set_progress_bar_config(disable=True)
     # Some encoders keep the precision of their file whatever was asked for: one precision for all.
