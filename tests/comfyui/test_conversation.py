@@ -162,6 +162,15 @@ def test_a_prompt_of_which_outputs_are_dropped_is_stopped_and_refused() -> None:
     assert replay.running is None
 
 
+def test_one_that_cannot_be_stopped_is_refused_all_the_same() -> None:
+    script = next(each for each in scripts("d_invalid_prompts") if each.refused and each.status == 200)
+    with Replay((script,), Faults(stuck_at=10)).serving() as replay:
+        with pytest.raises(EngineError):
+            converse(replay, script)
+        assert replay.running is not None
+        assert len(replay.asked("/interrupt")) > 1
+
+
 def test_execution_errors_are_coded() -> None:
     codes = []
     for script in scripts("e_execution_error")[:3]:

@@ -188,9 +188,11 @@ class Conversation:
             return Prompt(Where.PENDING)
 
     def _discard(self) -> None:
-        """Stop a prompt that the server took although it will not put out all that was asked for."""
-        prompt = self._look()
-        while prompt.where in {Where.PENDING, Where.RUNNING}:
+        """Stop a prompt that the server took although it will not put out all that was asked for. One that cannot be
+        stopped is left to it after a while: nobody waits for what it makes.
+        """
+        prompt, until = self._look(), time.monotonic() + self._patience.stalled
+        while prompt.where in {Where.PENDING, Where.RUNNING} and time.monotonic() < until:
             self._stop(prompt)
             time.sleep(self._patience.between)
             prompt = self._look()
