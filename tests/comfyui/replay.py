@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.comfyui.painter import listening
 from tests.comfyui.recordings import Frame, Script
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
@@ -264,7 +264,7 @@ class Replay:
     @contextmanager
     def serving(self) -> Iterator[Replay]:
         """Serve in a thread of its own until the block ends."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with listening() as listener:
             config = uvicorn.Config(self.app(), log_level="error", lifespan="off", ws_ping_interval=None)
             self._server = uvicorn.Server(config)
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -40,6 +40,7 @@ class Heard:
     def __init__(self, until: Callable[[Told | int], bool] = lambda told: False) -> None:
         self.told: list[Told] = []
         self.ahead: list[int] = []
+        self.looks = 0
         self.wanted = True
         self._until = until
 
@@ -48,7 +49,10 @@ class Heard:
         if self._until(told):
             self.wanted = False
 
-    def waits(self, ahead: int) -> None:
+    def looked(self, ahead: int | None) -> None:
+        self.looks += 1
+        if ahead is None:
+            return
         self.ahead.append(ahead)
         if self._until(ahead):
             self.wanted = False
@@ -67,7 +71,7 @@ def converse(replay: Replay, script: Script, heard: Heard | None = None, prompt_
     server = Server(replay.url, {}, timeout=0.5)
     order = Order(prompt_id or str(uuid4()), script.graph, {"tower": {"attempt": 1}})
     try:
-        return Conversation(server, order, QUICK, heard.tell, lambda: heard.wanted, heard.waits).run()
+        return Conversation(server, order, QUICK, heard.tell, lambda: heard.wanted, heard.looked).run()
     finally:
         server.close()
 

@@ -14,7 +14,7 @@ from anime_generator.comfyui.importing import import_graph
 from anime_generator.comfyui.manifest import Workflow, load_workflow, load_workflows
 from tests.comfyui.recordings import scripts
 
-SHIPPED = load_workflows()
+SHIPPED = load_workflows()[0]
 REAL: dict[str, Any] = scripts("a_success_cold_full")[0].graph
 
 
@@ -32,7 +32,7 @@ def loaded(folder: Path, graph: object) -> Workflow:
 def test_of_what_is_shipped_the_same_is_found_as_its_manifest_says(name: str, tmp_path: Path) -> None:
     shipped = SHIPPED[name]
     found = loaded(tmp_path, shipped.graph)
-    assert (found.fields, found.outputs, found.loras) == (shipped.fields, shipped.outputs, shipped.loras)
+    assert (found.fields, found.outputs, found.loader) == (shipped.fields, shipped.outputs, shipped.loader)
     assert found.title == 'My "own"'
 
 
@@ -55,7 +55,7 @@ def test_a_lora_of_the_workflows_own_stays_and_is_said(tmp_path: Path) -> None:
     sampler = {**REAL["3"], "inputs": {**REAL["3"]["inputs"], "model": ["20", 0]}}
     graph = {**REAL, "3": sampler, "20": lora}
     assert import_graph(graph).notes == ["node 20 applies a LoRA of the workflow's own, whatever a job asks for"]
-    assert loaded(tmp_path, graph).loras == "4"
+    assert loaded(tmp_path, graph).loader == "4"
 
 
 def test_what_cannot_be_mapped_is_said() -> None:

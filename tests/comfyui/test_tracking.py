@@ -108,7 +108,7 @@ def test_what_concerns_another_prompt_is_not_heard() -> None:
         ("CheckpointLoaderSimple", Work.LOAD),
         ("LoraLoader", Work.LOAD),
         ("UpscaleModelLoader", Work.LOAD),
-        ("LoadImage", Work.LOAD),
+        ("LoadImage", Work.OTHER),
         ("CLIPTextEncode", Work.ENCODE),
         ("VAEEncodeForInpaint", Work.ENCODE),
         ("KSampler", Work.SAMPLE),

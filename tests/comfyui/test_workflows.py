@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anime_common.contracts.generation import HiresPass, Settings
+from anime_common.contracts.generation import HiresPass, Settings, Upscaling
 from anime_common.contracts.vocabulary import LoraUse, Sampler
 from anime_common.messages import uuid7
-from anime_generator.comfyui.binding import SAMPLERS, Files, bind, unheeded
+from anime_generator.comfyui.binding import SAMPLERS, Files, Shot, bind, unheeded
+from anime_generator.comfyui.choosing import ROLES, UPSCALE
 from anime_generator.comfyui.manifest import TAKEN, Workflow, WorkflowError, load_workflow, load_workflows, read_graph
 from anime_generator.engines.protocol import EngineError
 from tests import builders
 from tests.comfyui.recordings import classes, scripts
 
-SHIPPED = load_workflows()
+SHIPPED = load_workflows()[0]
 PICTURE = uuid7()
-FILES = Files("anime.safetensors", {"ink": "ink.safetensors", "soft": "sub/soft.safetensors"}, {PICTURE: "in.png"})
+LORAS = {"ink": "ink.safetensors", "soft": "sub/soft.safetensors"}
+FILES = Files("anime.safetensors", LORAS, {"sharp": "x4/Sharp.pth"}, {"init_image": "in.png", "mask": "cover.png"})
+AGAIN = HiresPass(width=1024, height=1536, steps=12, strength=0.45, upscaler="lanczos")
+SHOT = Shot(7, "tower/a/0", (1024, 1536))
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}, "_meta": {"title": "Words"}},
     "2": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
@@ -40,9 +45,9 @@ def settings(**changes: object) -> Settings:
     return builders.settings(**usual).model_copy(update=changes)
 
 
-def bound(workflow: Workflow, seed: int = 7, **changes: object) -> dict[str, dict[str, Any]]:
+def bound(workflow: Workflow, files: Files = FILES, shot: Shot = SHOT, **changes: object) -> dict[str, dict[str, Any]]:
     """The inputs of the bound workflow, by the titles of its nodes."""
-    graph = bind(workflow, settings(**changes), seed, "tower/a/0", FILES)
+    graph = bind(workflow, settings(**changes), shot, files)
     return {node["_meta"]["title"]: node["inputs"] for node in graph.values()}
 
 
@@ -60,13 +65,18 @@ def problems(manifest: Path) -> list[str]:
 
 def test_what_is_shipped_honours_what_its_name_says() -> None:
     usual = {"model", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed"}
-    usual |= {"clip_skip", "loras"}
-    assert {name: set(workflow.honours) - usual for name, workflow in SHIPPED.items()} == {
+    usual |= {"clip_skip", "loras", "guidance_rescale", "upscale"}
+    drawing = {name: workflow for name, workflow in SHIPPED.items() if name in ROLES and name != UPSCALE}
+    assert {name: set(workflow.honours) - usual for name, workflow in drawing.items()} == {
         "text-to-image": set(),
         "image-to-image": {"init_image", "strength"},
+        "inpaint": {"init_image", "mask", "strength"},
         "hires": {"hires"},
     }
-    assert all(usual <= workflow.honours for workflow in SHIPPED.values())
+    assert all(usual <= workflow.honours for workflow in drawing.values())
+    assert SHIPPED["upscale"].honours == {"init_image", "upscale"}
+    assert SHIPPED.keys() - ROLES.keys() == {"animation"}
+    assert [name for name, workflow in SHIPPED.items() if not workflow.tested] == ["animation"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -98,17 +108,18 @@ def test_a_request_goes_into_the_nodes() -> None:
 
 
 def test_a_second_pass_takes_its_own_settings() -> None:
-    again = HiresPass(width=1024, height=1536, steps=12, strength=0.45, upscaler="lanczos")
-    found = bound(SHIPPED["hires"], hires=again)
+    found = bound(SHIPPED["hires"], hires=AGAIN)
     assert (found["Enlarge"]["width"], found["Enlarge"]["height"]) == (1024, 1536)
-    assert (found["Sampler again"]["steps"], found["Sampler again"]["denoise"]) == (12, 0.45)
+    assert (found["Sampler again"]["steps"], found["Sampler again"]["denoise"]) == (5, 0.45)
     assert found["Sampler"]["denoise"] == 1.0
     assert found["Sampler again"]["seed"] == 7
 
 
 def test_an_uploaded_picture_is_named_as_the_server_calls_it() -> None:
-    found = bound(SHIPPED["image-to-image"], init_image=PICTURE, strength=0.3)
+    found = bound(SHIPPED["image-to-image"], init_image=PICTURE, strength=0.3, steps=20)
     assert (found["Picture"]["image"], found["Sampler"]["denoise"]) == ("in.png", 0.3)
+    # Of a schedule of twenty steps the last six: ComfyUI is told how many it makes.
+    assert found["Sampler"]["steps"] == 6
 
 
 def test_loras_are_chained_between_the_loader_and_whoever_uses_it() -> None:
@@ -119,8 +130,59 @@ def test_loras_are_chained_between_the_loader_and_whoever_uses_it() -> None:
     assert (first["model"], first["clip"]) == (["4", 0], ["4", 1])
     assert (second["lora_name"], second["model"]) == ("sub/soft.safetensors", ["lora-1", 0])
     assert found["Sampler"]["model"] == ["lora-2", 0]
-    assert found["CLIP layer"]["clip"] == ["lora-2", 1]
+    assert found["Prompt"]["clip"] == found["Negative prompt"]["clip"] == ["lora-2", 1]
     assert found["Decode"]["vae"] == ["4", 2]
+
+
+def test_clip_skip_is_counted_from_the_layer_that_the_family_takes() -> None:
+    assert "CLIP layer" not in bound(SHIPPED["text-to-image"])
+    plain = bound(SHIPPED["text-to-image"], clip_skip=2)
+    assert plain["CLIP layer"] == {"clip": ["4", 1], "stop_at_clip_layer": -2}
+    assert plain["Prompt"]["clip"] == ["clip-layer", 0]
+    larger = bound(SHIPPED["text-to-image"], replace(FILES, family="sdxl"), clip_skip=2)
+    assert larger["CLIP layer"]["stop_at_clip_layer"] == -3
+
+
+def test_guidance_is_rescaled_behind_the_loras() -> None:
+    found = bound(SHIPPED["hires"], guidance_rescale=0.7, loras=(LoraUse(key="ink", weight=1.0),), hires=AGAIN)
+    assert found["Guidance rescale"] == {"model": ["lora-1", 0], "multiplier": 0.7}
+    assert found["Sampler"]["model"] == found["Sampler again"]["model"] == ["guidance-rescale", 0]
+
+
+def test_enlarging_comes_before_what_saves_with_a_model_or_without() -> None:
+    plain = bound(SHIPPED["text-to-image"], upscale=Upscaling(factor=2.0, upscaler="bicubic"))
+    assert plain["Save"]["images"] == ["upscale-size", 0]
+    assert plain["Enlarge to size"] == {
+        "image": ["8", 0], "upscale_method": "bicubic", "width": 1024, "height": 1536, "crop": "disabled"
+    }  # fmt: skip
+    found = bound(SHIPPED["upscale"], init_image=PICTURE, strength=0.0, upscale=Upscaling(factor=2.0, upscaler="sharp"))
+    assert found["Upscaler"] == {"model_name": "x4/Sharp.pth"}
+    assert found["Enlarge"] == {"upscale_model": ["upscale-model", 0], "image": ["11", 0]}
+    assert found["Enlarge to size"]["image"] == ["upscale", 0]
+    with pytest.raises(EngineError, match=r"upscale\.upscaler: there is no 'soft'; known: sharp, lanczos, bicubic"):
+        bound(SHIPPED["text-to-image"], upscale=Upscaling(factor=2.0, upscaler="soft"))
+
+
+def test_a_model_may_enlarge_between_two_passes() -> None:
+    found = bound(SHIPPED["hires"], hires=AGAIN.model_copy(update={"upscaler": "sharp"}))
+    enlarged = [node for node in found.values() if node.get("upscale_model") == ["hires-upscale-model", 0]]
+    assert [node["image"] for node in enlarged] == [["8", 0]]
+    assert found["Encode again"]["pixels"] == ["14", 0]
+
+
+def test_where_memory_is_short_it_is_decoded_in_tiles() -> None:
+    graph = bind(SHIPPED["hires"], settings(hires=AGAIN), replace(SHOT, economical=True), FILES)
+    assert [node["class_type"] for node in graph.values() if "Decode" in node["class_type"]] == ["VAEDecodeTiled"] * 2
+
+
+def test_a_mask_is_named_as_the_server_calls_it() -> None:
+    found = bound(SHIPPED["inpaint"], init_image=PICTURE, mask=PICTURE, strength=0.5)
+    assert (found["Picture"]["image"], found["Mask"]["image"]) == ("in.png", "cover.png")
+
+
+def test_a_checkpoint_of_the_workflows_own_stays() -> None:
+    found = bound(SHIPPED["text-to-image"], replace(FILES, model=None))
+    assert found["Checkpoint"]["ckpt_name"] == SHIPPED["text-to-image"].value("model")
 
 
 def test_the_workflow_itself_stays_as_it_is() -> None:
@@ -131,12 +193,10 @@ def test_the_workflow_itself_stays_as_it_is() -> None:
 
 def test_what_it_does_not_take_is_refused_not_ignored() -> None:
     workflow = SHIPPED["text-to-image"]
-    wanted = settings(init_image=PICTURE, strength=0.5, guidance_rescale=0.7)
-    assert unheeded(workflow, wanted) == ["init_image", "strength", "guidance_rescale"]
-    with pytest.raises(
-        EngineError, match="init_image, strength, guidance_rescale: the workflow text-to-image does not"
-    ):
-        bind(workflow, wanted, 1, "x", FILES)
+    wanted = settings(init_image=PICTURE, strength=0.5, mask=PICTURE)
+    assert unheeded(workflow, wanted) == ["init_image", "mask", "strength"]
+    with pytest.raises(EngineError, match="init_image, mask, strength: the workflow text-to-image does not"):
+        bind(workflow, wanted, SHOT, FILES)
     with pytest.raises(EngineError, match="sampler: ComfyUI has no tcd of its own"):
         bound(workflow, sampler=Sampler.TCD)
 
@@ -147,7 +207,8 @@ def test_every_sampler_but_one_has_a_name_there() -> None:
 
 def test_a_workflow_of_ones_own_is_laid_over_those_that_are_shipped(tmp_path: Path) -> None:
     written(tmp_path)
-    found = load_workflows(tmp_path)
+    found, wrong = load_workflows(tmp_path)
+    assert wrong == ()
     assert found.keys() == SHIPPED.keys() | {"mine"}
     assert found["mine"].honours == {"prompt", "seed"}
     assert found["mine"].title == "mine"

@@ -13,7 +13,17 @@ from anime_common.contracts.generator import Offer, OfferedJob
 from anime_common.contracts.vocabulary import Phase, Sampler, SizeLimits
 from anime_common.messages import uuid7
 from anime_generator.engines import ENGINES
-from anime_generator.engines.protocol import Drawn, EngineEvent, PhaseBegan, Previewed, Stepped, Warned
+from anime_generator.engines.protocol import (
+    Drawn,
+    EngineEvent,
+    PhaseBegan,
+    Previewed,
+    Rendered,
+    Stepped,
+    Waited,
+    Warned,
+)
+from anime_generator.inputs import decode
 from anime_generator.registry import Defaults, ModelSpec, Option, load_registry
 from tests import builders
 
@@ -87,6 +97,10 @@ class Told:
     cancelled: set[UUID] = field(default_factory=set)
 
     def __call__(self, event: EngineEvent) -> None:
+        if isinstance(event, Waited):
+            return
+        if isinstance(event, Rendered):
+            event = Drawn(event.picture, decode(event.data))
         self.events.append(event)
         what = event.phase if isinstance(event, PhaseBegan) else event.step if isinstance(event, Stepped) else None
         if what is not None and what in self.cancel_on:
@@ -97,11 +111,18 @@ class Told:
 
     @property
     def phases(self) -> list[Phase]:
-        return [event.phase for event in self.events if isinstance(event, PhaseBegan)]
+        """Without loading and saving, which some engines leave to whoever runs them."""
+        found = (event.phase for event in self.events if isinstance(event, PhaseBegan))
+        return [phase for phase in found if phase not in {Phase.LOADING, Phase.SAVING}]
 
     @property
     def steps(self) -> list[int]:
         return [event.step for event in self.events if isinstance(event, Stepped)]
+
+    def steps_of(self, job: OfferedJob) -> list[int]:
+        stepped = [event for event in self.events if isinstance(event, Stepped)]
+        mine = {job.attempt_id}
+        return [event.step for event in stepped if mine & {picture.attempt_id for picture in event.pictures}]
 
     @property
     def drawn(self) -> list[Drawn]:

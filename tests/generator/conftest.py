@@ -29,13 +29,10 @@ from anime_common.messages import Outgoing
 from anime_common.service import Runtime
 from anime_common.topology import FACTS, GENERATOR, worker_consumer
 from anime_generator.__main__ import build
-from anime_generator.engines import open_engine
-from anime_generator.engines.protocol import EngineOptions
 from anime_generator.settings import GeneratorSettings
-from anime_generator.simulated import Simulated
 from tests.buses import running, stored
 from tests.generator.builders import offer_to, write_registry
-from tests.generator.conformance import Subject, spec_for
+from tests.generator.conformance import HOLDERS, Subject, opened
 from tests.waiting import eventually
 
 WORKER = "tower"
@@ -114,8 +111,13 @@ async def ledger(ledger: Bus, admin: Bus) -> Ledger:
 
 
 @asynccontextmanager
-async def working(nats: NatsServer, ledger: Ledger, folder: Path, **changes: Any) -> AsyncIterator[Runtime[Any]]:
-    """A generator with the no-op engine, up until the block ends; then it must have stopped in order."""
+async def working(
+    nats: NatsServer, ledger: Ledger, folder: Path, *, wait: bool = True, **changes: Any
+) -> AsyncIterator[Runtime[Any]]:
+    """A generator with the no-op engine, up until the block ends; then it must have stopped in order.
+
+    The block begins once it has announced a model, unless it is not to be waited for.
+    """
     known: dict[str, Any] = {
         "nats_url": nats.url,
         "nats_password_file": nats.password_file("generator"),
@@ -131,7 +133,7 @@ async def working(nats: NatsServer, ledger: Ledger, folder: Path, **changes: Any
     } | changes
     before = len(ledger.beats)
     async with running(GENERATOR, GeneratorSettings(**known), build) as runtime:
-        await eventually(lambda: len(ledger.beats) > before and bool(ledger.last.models), within=30)
+        await eventually(lambda: not wait or (len(ledger.beats) > before and bool(ledger.last.models)), within=30)
         yield runtime
 
 
@@ -166,15 +168,20 @@ def armed() -> Iterator[Callable[[str], None]]:
     failpoints.configure("")
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("diffusers", "auto")]
+SLOW = ("diffusers", "auto", "comfyui")
 
 
-@pytest.fixture(scope="module", params=["noop", *SLOW])
+def _engines(*names: str) -> list[object]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
+
+@pytest.fixture(scope="module", params=_engines("noop", *SLOW))
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    device = Simulated("card", 4 << 30)
-    spec = spec_for(request.param, tmp_path_factory.mktemp("model"))
-    engine = open_engine(request.param, device, EngineOptions())
-    engine.load(spec)
-    yield Subject(engine, spec, device)
-    engine.unload(spec.key)
-    assert device.held() == 0
+    with opened(request.param, tmp_path_factory.mktemp("model")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=_engines(*HOLDERS))
+def holder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    with opened(request.param, tmp_path_factory.mktemp("model")) as found:
+        yield found

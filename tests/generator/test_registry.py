@@ -11,13 +11,13 @@ import pytest
 
 from anime_common.contracts.vocabulary import Sampler
 from anime_generator import metrics
-from anime_generator.engines import ENGINES
+from anime_generator.engines import LOCAL
 from anime_generator.registry import CONFIGURATIONS, Registry, RegistryError, load_registry, settings_problem
 from anime_generator.registry.live import LiveRegistry
 from tests.generator.builders import copy_of_sprite, settings, sprite_spec
 from tests.generator.published import SD15, SDXL, Architecture, layout
 
-NAMES = frozenset(ENGINES)
+NAMES = LOCAL
 
 COUNTERFEIT = """
 [models.counterfeit]
@@ -488,8 +488,8 @@ def test_a_folder_that_lists_its_tags_announces_them(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text(table)
     (folder / "tags.json").write_text('{"tags": ["1girl", "blue hair"]}')
-    assert load_registry(file, frozenset(ENGINES)).models["small"].info(()).tags == ("1girl", "blue hair")
+    assert load_registry(file, LOCAL).models["small"].info(()).tags == ("1girl", "blue hair")
     for wrong in ('["1girl"]', '{"tags": ["Girl"]}', "{"):
         (folder / "tags.json").write_text(wrong)
         with pytest.raises(RegistryError, match=r"models\.small\.source: tags\.json must be"):
-            load_registry(file, frozenset(ENGINES))
+            load_registry(file, LOCAL)

@@ -31,7 +31,7 @@ from tests.generator.builders import offered
 from tests.generator.conftest import Ledger, working
 from tests.waiting import eventually
 
-NO_FILES = {"generator_input_patience": 0.2}
+NO_FILES: dict[str, Any] = {"generator_input_patience": 0.2}
 
 
 @dataclass

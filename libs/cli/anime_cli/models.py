@@ -15,6 +15,7 @@ from anime_cli.options import Json, Url, reported, run, show_json
 from anime_cli.settings import ClientSettings
 from anime_common.contracts.jobs import Catalogue, CatalogueEntry
 from anime_common.contracts.vocabulary import ModelInfo, Preset
+from anime_common.keys import key_for
 from anime_common.settings import load
 
 app = typer.Typer(help="Models, LoRAs and embeddings: what there is, and the registry file that names them.")
@@ -90,7 +91,7 @@ def add(
         seen = _inspected(file, family)
         section = _section(seen, file, default=default)
         target = _file_of(models)
-        chosen = registry_file.check_key(key) if key else registry_file.key_for(file)
+        chosen = registry_file.check_key(key) if key else key_for(file.name)
         entry = _entry(section, seen, registry_file.place_of(file, target), said, target)
         registry_file.add(target, section, chosen, entry, default=default, accept=lambda draft: _accept(draft, chosen))
     if as_json:

@@ -30,12 +30,6 @@ def ensure(file: Path) -> None:
             new.write(TEMPLATE)
 
 
-def key_for(path: Path) -> str:
-    """A key made of a file's name."""
-    stem = re.sub(r"[^a-z0-9._-]+", "-", path.name.removesuffix(".safetensors").lower())
-    return stem.strip("._-")[:64].strip("._-") or "model"
-
-
 def check_key(key: str) -> str:
     """The key, if it may be one; raises CliError."""
     if not _KEY.fullmatch(key):

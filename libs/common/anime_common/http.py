@@ -53,7 +53,9 @@ def health_app(service: str, checks: Mapping[str, Check]) -> Starlette:
 @asynccontextmanager
 async def running(app: Any, *, host: str, port: int, grace: float = 3.0, **options: Any) -> AsyncIterator[int]:
     """Serve an ASGI app while the block runs; yields the port. Open responses get `grace` seconds at the end."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio switches delays between small writes off; without, each costs up to 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     listener.set_inheritable(False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import UTC, datetime
 from functools import partial
+from uuid import UUID
 
 import structlog
 
@@ -15,14 +16,16 @@ from anime_common.http import Check
 from anime_common.messages import uuid7
 from anime_common.service import Runtime, run
 from anime_common.topology import GENERATOR, worker_consumer
-from anime_generator import handlers, metrics, wire
+from anime_generator import handlers, metrics, model, wire
+from anime_generator.comfyui.servers import Remote
+from anime_generator.comfyui.watch import Watch
 from anime_generator.desk import Desk
 from anime_generator.engine_host import EngineHost, HostOptions
-from anime_generator.engines import ENGINES
+from anime_generator.engines import LOCAL
 from anime_generator.heart import Heart
 from anime_generator.model import Worker
 from anime_generator.registry import Registry
-from anime_generator.registry.live import LiveRegistry
+from anime_generator.registry.live import Catalogue, LiveRegistry
 from anime_generator.reporter import Reporter
 from anime_generator.runner import Runner
 from anime_generator.settings import GeneratorSettings
@@ -40,10 +43,17 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
     """Wire the service: engine process, desk, reporter, heart, runner, consumer, control."""
     settings, bus = runtime.settings, runtime.bus
     news = asyncio.Event()
-    registry = LiveRegistry(settings.models, frozenset(ENGINES))
-    host = EngineHost(host_options(settings, registry.current), news.set, metrics.ENGINE_RESTARTS.inc)
+    held: list[Desk] = []
+    watch = _watch(settings, lambda: held[0].worker.attempts if held else {})
+    registry: Catalogue = watch or LiveRegistry(settings.models, LOCAL)
+    remote = watch.remote if watch is not None else None
+    host = EngineHost(host_options(settings, registry.current, remote), news.set, metrics.ENGINE_RESTARTS.inc)
     worker = Worker(settings.worker, uuid7(), datetime.now(UTC))
+    if watch is not None:
+        left = await asyncio.to_thread(watch.resume)
+        worker = model.resume(worker, ((mark.job, mark.offer_id, mark.epoch) for mark in left))
     desk = Desk(worker, host, news.set)
+    held.append(desk)
     reporter = Reporter(bus, runtime.spawn, desk.confirmed)
     desk.publish_through(reporter)
     heart = Heart(
@@ -60,7 +70,8 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
     supply = Supply(bus, artifacts, settings.generator_input_patience)
     staging = Staging(artifacts, settings.generator_staging_patience)
     runner = Runner(bus, desk, host, supply, staging, registry, runtime.spawn)
-    shift = Shift(desk, host, heart, runner, reporter, settings.generator_finish_grace, settings.stop_grace * 0.9)
+    grace = (settings.generator_finish_grace, settings.stop_grace * 0.9)
+    shift = Shift(desk, host, heart, runner, reporter, *grace, resumable=watch is not None)
     runtime.checks["engine"] = _engine(host)
     await bus.listen(f"anime.ctl.generator.{settings.worker}", partial(handlers.hear, desk))
     consumer = worker_consumer(settings.worker)
@@ -69,11 +80,16 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
     )
     runtime.spawn(shift.serve(runtime.stop), "shift")
     runtime.spawn(registry.follow(settings.models_poll, _swap(registry, host, news.set), runtime.stop), "registry")
-    models = sorted(registry.current.models)
+    models = sorted(registry.current.models) if remote is None else remote.url
     log.info("worker", worker=worker.name, incarnation=str(worker.incarnation), models=models)
 
 
-def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions:
+def _watch(settings: GeneratorSettings, held: Callable[[], Container[UUID]]) -> Watch | None:
+    """What follows the ComfyUI server, if this worker drives one."""
+    return Watch(settings.comfyui, settings.worker, held) if settings.comfyui is not None else None
+
+
+def host_options(settings: GeneratorSettings, registry: Registry, remote: Remote | None = None) -> HostOptions:
     """How the engine process is to be started."""
     config = wire.Configure(
         device=settings.device,
@@ -83,6 +99,7 @@ def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions
         preview_every=settings.generator_preview_every,
         preview_size=settings.generator_preview_size,
         memory=settings.memory_rules(),
+        remote=remote,
     )
     return HostOptions(
         config=config,
@@ -95,7 +112,7 @@ def host_options(settings: GeneratorSettings, registry: Registry) -> HostOptions
     )
 
 
-def _swap(registry: LiveRegistry, host: EngineHost, news: Callable[[], None]) -> Callable[[], None]:
+def _swap(registry: Catalogue, host: EngineHost, news: Callable[[], None]) -> Callable[[], None]:
     """Hands a changed registry to the engine process, and tells of it, or of a file that cannot be used."""
 
     def swap() -> None:

@@ -47,13 +47,13 @@ class Workshop:
     def __init__(self, line: Line, config: wire.Configure, cancel: Cancellations) -> None:
         self._line = line
         self._cancel = cancel
-        self._device = open_device(config.device, config.device_id)
+        self._device = open_device(config.device, config.device_id, config.remote)
         self._specs = {spec.key: spec for spec in config.models}
         self._configured = {spec.key: spec.batch_limit for spec in config.models}
         self._engines: dict[str, Engine] = {}
         self._infos: dict[str, ModelInfo] = {}
         self.problems: dict[str, str] = {}
-        self._options = EngineOptions(config.embedding_cache, config.preview_every, config.preview_size)
+        self._options = EngineOptions(config.embedding_cache, config.preview_every, config.preview_size, config.remote)
         self._open_all()
         self._limits = BatchLimits()
         self._residents = Residents(self._device, self._engines, config.memory, self._loading, self._tell_residents)
@@ -194,7 +194,7 @@ def main(argv: list[str]) -> int:
         log.error("device_unusable", error=str(error))  # noqa: TRY400 - the text says it all
         return wire.UNUSABLE
     ready = workshop.ready()
-    if not ready.models:
+    if not ready.models and config.remote is None:
         log.error("no_model_usable", problems=ready.problems)
         return wire.UNUSABLE
     line.send(ready)

@@ -10,11 +10,15 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from anime_common.contracts.generator import DeviceInfo
+from anime_generator.comfyui.card import RemoteCard
 from anime_generator.memory import NO_MEMORY, Demand, Memory
 from anime_generator.simulated import Simulated
+
+if TYPE_CHECKING:
+    from anime_generator.comfyui.servers import Remote
 
 MEMINFO = Path("/proc/meminfo")
 STATM = Path("/proc/self/statm")
@@ -39,8 +43,8 @@ class Device(Protocol):
         """The same for every worker on the same card."""
 
     @property
-    def kind(self) -> Literal["cuda", "cpu", "simulated"]:
-        """Which implementation it is."""
+    def kind(self) -> Literal["cuda", "cpu", "simulated", "other"]:
+        """What computes there."""
 
     @property
     def name(self) -> str:
@@ -161,11 +165,14 @@ class Cuda:
         """Nothing: it fails when it fails."""
 
 
-def open_device(spec: str, device_id: str | None = None) -> Device:
+def open_device(spec: str, device_id: str | None = None, remote: Remote | None = None) -> Device:
     """The device for `auto`, `cpu`, `cuda`, `cuda:<index>` or `simulated[:<MiB>[:<file>]]`; raises DeviceError.
 
     `auto` takes the first card that torch can use, else the CPU. `device_id` overrides the id.
+    With a `remote` server that draws for us, it is that one's, whatever `spec` says.
     """
+    if remote is not None:
+        return RemoteCard(remote, device_id)
     found = re.fullmatch(SPEC, spec)
     if found is None:
         raise DeviceError(f"there is no device {spec!r}: auto, cpu, cuda, cuda:<index> or simulated:<MiB> are known")

@@ -100,7 +100,7 @@ class Drawing:
 
     def _try(self, spec: ModelSpec, jobs: Jobs, planned: Pass) -> EngineError | None:
         """One go at it; the error is returned bare, so that nothing holds the memory of what failed."""
-        manner = Manner(planned.pictures, planned.economical, self.run.done)
+        manner = Manner(planned.pictures, planned.economical, self.run.done, self.run.offer)
         self.run.note = IN_SLICES if planned.economical else ""
         self.run.begin(Phase.LOADING, tuple(job.attempt_id for job in jobs))
         try:

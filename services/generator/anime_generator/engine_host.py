@@ -140,10 +140,13 @@ class EngineHost:
             self._kill("the service stops")
             await self._process.wait()
 
-    async def draw(self, jobs: tuple[OfferedJob, ...], supplies: Supplies = NOTHING) -> AsyncIterator[Heard]:
+    async def draw(
+        self, jobs: tuple[OfferedJob, ...], supplies: Supplies = NOTHING, offer: wire.Offered | None = None
+    ) -> AsyncIterator[Heard]:
         """Run jobs of one batch key, one run at a time; yields until each attempt has its `wire.Ended`.
 
-        `supplies` is what they begin with. Waits for the engine process when it is being replaced.
+        `supplies` is what they begin with, `offer` what they came with. Waits for the engine process
+        when it is being replaced.
         """
         if self._run is not None:
             raise RuntimeError("a run is in hand already")
@@ -151,13 +154,15 @@ class EngineHost:
         run = Hearing(self._runs, {job.attempt_id for job in jobs})
         self._run = run
         try:
-            await self._hand_over(run, jobs, supplies)
+            await self._hand_over(run, jobs, supplies, offer)
             while (heard := await run.queue.get()) is not None:
                 yield heard
         finally:
             self._run = None
 
-    async def _hand_over(self, run: Hearing, jobs: tuple[OfferedJob, ...], supplies: Supplies) -> None:
+    async def _hand_over(
+        self, run: Hearing, jobs: tuple[OfferedJob, ...], supplies: Supplies, offer: wire.Offered | None
+    ) -> None:
         """Give a run to the engine process; it ends at once when there is none for too long."""
         if not await self.wait_usable():
             run.lone = False  # the jobs are not to blame
@@ -168,7 +173,7 @@ class EngineHost:
         limit = next((spec.batch_limit for spec in self._options.config.models if spec.key == settings.model), 1)
         pixels = settings.largest_pass()
         self._watchdog.running(settings.model, pixels, min(pictures, limit), asyncio.get_running_loop().time())
-        order = wire.Draw(run=run.number, model=settings.model, jobs=jobs, inputs=supplies.inputs)
+        order = wire.Draw(run=run.number, model=settings.model, jobs=jobs, inputs=supplies.inputs, offer=offer)
         self._send(order, supplies.blob)
         run.sent = True
 
@@ -260,6 +265,9 @@ class EngineHost:
         elif isinstance(report, wire.Idle):
             self._on_idle(report)
         else:
+            if isinstance(report, wire.Waited):
+                self._watchdog.waited(now)
+                return
             if isinstance(report, wire.Stepped):
                 self._watchdog.stepped(now)
             elif isinstance(report, wire.Began):

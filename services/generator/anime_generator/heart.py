@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anime_common.contracts.generator import FactPosition
     from anime_generator.engine_host import EngineHost
     from anime_generator.model import Worker
-    from anime_generator.registry.live import LiveRegistry
+    from anime_generator.registry.live import Catalogue
 
 SLOTS = 1
 """One engine process, one run at a time."""
@@ -38,7 +38,7 @@ class Heart:
         *,
         worker: Callable[[], Worker],
         last_fact: Callable[[], FactPosition | None],
-        registry: LiveRegistry,
+        registry: Catalogue,
         interval: float,
         gap: float,
     ) -> None:
@@ -98,6 +98,7 @@ class Heart:
             warnings=self._registry.warnings(),
             batch_limit=self._registry.current.batch_limit(),
             batch_limits=host.batch_limits,
+            backlog=self._registry.backlog,
             draining=worker.draining,
             goodbye=goodbye,
             attempts=() if goodbye else tuple(attempt.held() for attempt in worker.attempts.values()),

@@ -200,6 +200,23 @@ def obey(worker: Worker, order: Action, now: datetime, incarnation: UUID) -> Dec
     return worker, (Unload(order.model),)
 
 
+def resume(worker: Worker, found: Iterable[tuple[OfferedJob, UUID, int]]) -> Worker:
+    """Hold attempts of an earlier incarnation that go on without us: each with its job, offer and epoch."""
+    attempts = dict(worker.attempts)
+    for job, offer_id, epoch in found:
+        progress = AttemptProgress(
+            job_id=job.job_id, attempt_id=job.attempt_id, phase=Phase.LOADING, images=job.settings.count
+        )
+        attempts[job.attempt_id] = Attempt(job, offer_id, epoch, progress, started=True, traceparent=job.traceparent)
+    epochs = (each.epoch for each in attempts.values())
+    return replace(worker, attempts=attempts, epoch=max(worker.epoch, *epochs, 0))
+
+
+def leave(worker: Worker) -> Worker:
+    """Let go of what is in work without a word: it goes on elsewhere, for the next incarnation to take up."""
+    return _without(worker, tuple(each.id for each in worker.in_stage(Stage.RUNNING, Stage.SAVING)))
+
+
 def drain(worker: Worker, reason: str, now: datetime) -> Decision:
     """Take nothing new and give back what waits."""
     waiting = (each.id for each in worker.in_stage(Stage.WAITING))

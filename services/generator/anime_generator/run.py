@@ -12,8 +12,17 @@ import structlog
 
 from anime_common.contracts.vocabulary import Phase
 from anime_generator import wire
-from anime_generator.engines.protocol import Drawn, EngineError, PhaseBegan, Previewed, Stepped, Warned
-from anime_generator.inputs import RunInputs
+from anime_generator.engines.protocol import (
+    Drawn,
+    EngineError,
+    PhaseBegan,
+    Previewed,
+    Rendered,
+    Stepped,
+    Waited,
+    Warned,
+)
+from anime_generator.inputs import RunInputs, decode
 from anime_generator.metadata import encode_png
 from anime_generator.registry import settings_problem
 
@@ -47,6 +56,7 @@ class Run:
         self._engines = engines
         self.cancel = cancel
         self.inputs = inputs or RunInputs()
+        self.offer = order.offer
         self._open = {job.attempt_id: job for job in order.jobs}
         self._painted: dict[UUID, set[int]] = defaultdict(set)
         self._warnings: dict[UUID, tuple[str, ...]] = defaultdict(tuple)
@@ -109,6 +119,10 @@ class Run:
             self._line.send(wire.Preview(run=self._run, attempt_id=event.picture.attempt_id), event.jpeg)
         elif isinstance(event, Warned):
             self._warn(event.attempt_id, event.text)
+        elif isinstance(event, Waited):
+            self._line.send(wire.Waited(run=self._run))
+        elif isinstance(event, Rendered):
+            self._save(Drawn(event.picture, decode(event.data)))
         else:
             self._save(event)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from anime_generator.desk import Desk
     from anime_generator.engine_host import EngineHost
     from anime_generator.hearing import Heard
-    from anime_generator.registry.live import LiveRegistry
+    from anime_generator.registry.live import Catalogue
     from anime_generator.reporter import Spawn
     from anime_generator.supply import Supplies, Supply
 
@@ -62,7 +62,7 @@ class Runner:
         host: EngineHost,
         supply: Supply,
         staging: Staging,
-        registry: LiveRegistry,
+        registry: Catalogue,
         spawn: Spawn,
     ) -> None:
         self._bus = bus
@@ -132,7 +132,9 @@ class Runner:
             work = {attempt.id: _Work(attempt, self._feed(attempt, source), source) for attempt in attempts}
             for each in work.values():
                 await each.feed.tell()
-            async for heard in self._host.draw(tuple(attempt.job for attempt in attempts), supplies):
+            first = attempts[0]
+            offer = wire.Offered(worker=self._desk.worker.name, offer_id=first.offer_id, epoch=first.epoch)
+            async for heard in self._host.draw(tuple(attempt.job for attempt in attempts), supplies, offer):
                 await self._on_heard(work, heard)
 
     def _feed(self, attempt: Attempt, source: Tier | None) -> Feed:

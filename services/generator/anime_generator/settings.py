@@ -8,11 +8,12 @@ import socket
 import tempfile
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from anime_common.settings import ServiceSettings
+from anime_generator.comfyui.servers import ServersError, read_server
 from anime_generator.device import SPEC
-from anime_generator.engines import ENGINES
+from anime_generator.engines import LOCAL
 from anime_generator.registry import RegistryError, load_registry
 from anime_generator.watchdog import Patience
 from anime_generator.wire import MemoryRules
@@ -42,7 +43,13 @@ class GeneratorSettings(ServiceSettings):
         None, description="Id of the card, the same for all workers on it; default: its UUID."
     )
     models: Path | None = Field(None, description="The owner's models.toml, laid over the one that is shipped.")
-    models_poll: float = Field(3.0, gt=0, description="How often the registry's files are looked at for changes.")
+    comfyui: Path | None = Field(
+        None,
+        description="File of ComfyUI servers: this worker drives the one of its own name, and draws nothing itself.",
+    )
+    models_poll: float = Field(
+        3.0, gt=0, description="How often the registry's files, or the ComfyUI server, are looked at for changes."
+    )
     cpu_threads: int | None = Field(
         None, ge=1, le=256, description="Threads of torch on the CPU; default: OMP_NUM_THREADS, else half of the cores."
     )
@@ -91,8 +98,18 @@ class GeneratorSettings(ServiceSettings):
     @classmethod
     def _readable_registry(cls, value: Path | None) -> Path | None:
         try:
-            load_registry(value, frozenset(ENGINES))
+            load_registry(value, LOCAL)
         except RegistryError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("comfyui")
+    @classmethod
+    def _readable_servers(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        try:
+            if value is not None and "worker" in info.data:
+                read_server(value, info.data["worker"])
+        except ServersError as error:
             raise ValueError(str(error)) from error
         return value
 

@@ -29,7 +29,10 @@ CONFIRM_SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Times in seconds: a running attempt may go on for `finish_grace`, all in all there is `stop_grace`."""
+    """Times in seconds: a running attempt may go on for `finish_grace`, all in all there is `stop_grace`.
+
+    `resumable` is whether what runs goes on without us, and can be taken up by the next incarnation.
+    """
 
     desk: Desk
     host: EngineHost
@@ -38,6 +41,7 @@ class Shift:
     reporter: Reporter
     finish_grace: float
     stop_grace: float
+    resumable: bool = False
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then end in order; raises what any part raises."""
@@ -46,13 +50,18 @@ class Shift:
             beating = parts.create_task(self.heart.beat(), name="heartbeat")
             running = parts.create_task(self.runner.run(), name="runner")
             await stop.wait()
-            await self._finish()
+            left = await self._finish(beating)
             running.cancel()
             beating.cancel()
-        await self.heart.send(goodbye=True)
+        if not left:
+            await self.heart.send(goodbye=True)
 
-    async def _finish(self) -> None:
-        """Give back what waits, let what runs end within its grace, else give it back too; then wait for the facts."""
+    async def _finish(self, beating: asyncio.Task[None]) -> bool:
+        """Give back what waits, let what runs end within its grace, else give it back too; then wait for the facts.
+
+        What goes on without us is left instead, without goodbye: true when there is such.
+        """
+        left = False
         self.desk.apply(model.drain(self.desk.worker, STOPS, datetime.now(UTC)))
         grace = min(self.finish_grace, self.stop_grace * (1 - CONFIRM_SHARE))
         try:
@@ -61,10 +70,17 @@ class Shift:
                     await self.desk.news()
         except TimeoutError:
             unfinished = [each.id for each in self.desk.worker.in_stage(Stage.RUNNING, Stage.SAVING)]
-            log.info("attempts_released", attempts=len(unfinished), reason=STOPS)
-            self.desk.apply(model.release(self.desk.worker, unfinished, STOPS, datetime.now(UTC)))
+            left = self.resumable and bool(unfinished)
+            if left:
+                beating.cancel()  # a heartbeat that does not list them would say that they are lost
+                self.desk.apply((model.leave(self.desk.worker), ()))
+                log.info("attempts_left", attempts=len(unfinished), reason=STOPS)
+            else:
+                log.info("attempts_released", attempts=len(unfinished), reason=STOPS)
+                self.desk.apply(model.release(self.desk.worker, unfinished, STOPS, datetime.now(UTC)))
         await self.host.close()
         if not await self.reporter.settle(self.stop_grace * CONFIRM_SHARE):
             log.warning("facts_unconfirmed", attempts=len(self.desk.worker.attempts))
             self.reporter.give_up()
         await hit("generator.before_goodbye")
+        return left

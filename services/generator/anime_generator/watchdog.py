@@ -98,6 +98,11 @@ class Watchdog:
         if self.deadline is not None and self._doing is Work.OTHER:
             self._expect(Work.OTHER, now)
 
+    def waited(self, now: float) -> None:
+        """What draws elsewhere has been asked: how long it may take is not ours to watch over."""
+        if self.deadline is not None:
+            self.deadline, self._since = now + self.patience.step, None
+
     def idle(self) -> None:
         """Nothing is expected."""
         self.deadline, self._since = None, None

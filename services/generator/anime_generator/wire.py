@@ -17,6 +17,7 @@ from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
 from anime_common.contracts.vocabulary import ModelInfo, Phase
 from anime_common.messages import Model
+from anime_generator.comfyui.servers import Remote
 from anime_generator.registry import ModelSpec
 
 HEADER = struct.Struct("!II")
@@ -44,7 +45,10 @@ class MemoryRules(Model):
 
 
 class Configure(Model):
-    """First of all: which device, which models, how engines shall behave. Cache in bytes, previews in pixels."""
+    """First of all: which device, which models, how engines shall behave. Cache in bytes, previews in pixels.
+
+    `remote` is the server that draws, if it is another program that does.
+    """
 
     type: Literal["configure"] = "configure"
     device: str
@@ -54,6 +58,7 @@ class Configure(Model):
     preview_every: int
     preview_size: int
     memory: MemoryRules = MemoryRules()
+    remote: Remote | None = None
 
 
 class Prepare(Model):
@@ -78,6 +83,14 @@ def named(settings: Settings) -> dict[str, UUID]:
     return {name: file_id for name, file_id in given.items() if file_id is not None}
 
 
+class Offered(Model):
+    """The offer that jobs came with, and the worker that took it."""
+
+    worker: str
+    offer_id: UUID
+    epoch: int
+
+
 class Draw(Model):
     """Draw the pictures of these jobs, which share a batch key, in one run.
 
@@ -89,6 +102,7 @@ class Draw(Model):
     model: str
     jobs: tuple[OfferedJob, ...]
     inputs: tuple[Input, ...] = ()
+    offer: Offered | None = None
 
 
 class Stop(Model):
@@ -179,6 +193,13 @@ class Painted(Model):
     height: int
 
 
+class Waited(Model):
+    """What draws elsewhere was asked and answered; nothing is known of how far the run is."""
+
+    type: Literal["waited"] = "waited"
+    run: int
+
+
 class Ended(Model):
     """An attempt is over as far as the engine is concerned. `timings` are seconds a phase of its run.
 
@@ -209,12 +230,13 @@ class Idle(Model):
 
 
 Report = Annotated[
-    Ready | Loading | Residents | Began | Stepped | Preview | Painted | Ended | Idle, Field(discriminator="type")
+    Ready | Loading | Residents | Began | Stepped | Preview | Waited | Painted | Ended | Idle,
+    Field(discriminator="type"),
 ]
 
 _ORDERS: TypeAdapter[Configure | Prepare | Draw | Stop | GiveUp] = TypeAdapter(Order)
-_REPORTS: TypeAdapter[Ready | Loading | Residents | Began | Stepped | Preview | Painted | Ended | Idle] = TypeAdapter(
-    Report
+_REPORTS: TypeAdapter[Ready | Loading | Residents | Began | Stepped | Preview | Waited | Painted | Ended | Idle] = (
+    TypeAdapter(Report)
 )
 
 

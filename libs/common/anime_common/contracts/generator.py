@@ -152,7 +152,9 @@ class DeviceInfo(Model):
     """The card (or CPU) a worker runs on; memory in bytes."""
 
     id: str = Field(description="Name of the device; workers on one card share it.")
-    kind: Literal["cuda", "cpu", "simulated"] = Field(description="What it is.")
+    kind: Literal["cuda", "cpu", "simulated", "other"] = Field(
+        description="What it is; other: a kind that only a server which draws for us knows."
+    )
     name: str = Field(description="Name for people.")
     memory_total: int = Field(description="Bytes.")
     memory_free: int = Field(description="Bytes.")
@@ -204,6 +206,9 @@ class Heartbeat(Message, wire="tel.generator", kind=Kind.TELEMETRY, subject="ani
     batch_limits: dict[str, int] = Field(
         default_factory=dict,
         description="The same by model, where memory has shown that fewer fit; shrinks and grows as it learns.",
+    )
+    backlog: int | None = Field(
+        None, description="Prompts of others in the queue of the server that draws for it; absent: there is none."
     )
     draining: bool = Field(False, description="Whether it takes nothing new.")
     goodbye: bool = Field(False, description="The last heartbeat of this incarnation: it has let go of everything.")

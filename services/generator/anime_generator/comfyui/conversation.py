@@ -58,8 +58,8 @@ class Order:
 
 
 class Conversation:
-    """One prompt on one server. `tell` gets what is heard of it, `wanted` says whether it is still wanted, `waits`
-    is called with the number of prompts ahead of it, again and again while it waits.
+    """One prompt on one server. `tell` gets what is heard of it, `wanted` says whether it is still wanted, `looked`
+    is called whenever the server was asked for it, with the number of prompts ahead of it while it waits.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class Conversation:
         patience: Patience,
         tell: Callable[[Told], None],
         wanted: Callable[[], bool],
-        waits: Callable[[int], None],
+        looked: Callable[[int | None], None],
     ) -> None:
         self._server = server
         self._order = order
         self._patience = patience
         self._tell = tell
         self._wanted = wanted
-        self._waits = waits
+        self._looked = looked
         self._nodes = nodes_of(order.graph)
         self._tracker = Tracker(order.prompt_id, self._nodes)
         self._socket: Socket | None = None
         self._client_id = ""
         self._opened = 0.0
         self._answered = self._asked = self._heard = self._advanced = time.monotonic()
-        self._known = False
+        self._known = self._stopping = False
 
     def run(self) -> Done:
         """Run it, or go on with it where it runs already; raises EngineError, or Cancelled once it is stopped."""
@@ -108,7 +108,6 @@ class Conversation:
             if lost > 1:
                 raise EngineError(faults.LOST, self._lost(), retryable=True)
             if prompt.where is Where.PENDING:
-                self._waits(prompt.ahead)
                 self._advanced = time.monotonic()
             if not self._wanted():
                 self._stop(prompt)
@@ -144,10 +143,12 @@ class Conversation:
                 self._advanced = now
 
     def _due(self, *, hurry: bool) -> bool:
-        now = time.monotonic()
+        now, unwanted = time.monotonic(), not self._wanted()
+        if unwanted and not self._stopping:
+            return True
         if now - self._asked < self._patience.between:
             return False
-        return hurry or self._socket is None or not self._wanted() or now - self._heard >= self._patience.silence
+        return hurry or self._socket is None or unwanted or now - self._heard >= self._patience.silence
 
     def _look(self) -> Prompt:
         """Where the prompt is; asked until there is an answer, however long the server is away within reason."""
@@ -161,6 +162,7 @@ class Conversation:
             if self._heard < self._answered - self._patience.silence:
                 self._heard = self._answered  # the next question comes after as long a silence again
             self._known |= prompt.where is not Where.NOWHERE
+            self._looked(prompt.ahead if prompt.where is Where.PENDING else None)
             return prompt
 
     def _submit(self) -> Prompt:
@@ -170,6 +172,8 @@ class Conversation:
                 order = self._order
                 answer = self._server.submit(order.prompt_id, order.graph, self._client_id, order.extra)
             except Refused as refused:
+                if refused.status in {401, 403}:
+                    raise faults.locked_out(refused.status) from refused
                 raise faults.refused(refused.answer, refused.status, self._nodes) from refused
             except Unreachable as error:
                 self._away(error)
@@ -199,6 +203,7 @@ class Conversation:
 
     def _stop(self, prompt: Prompt) -> None:
         """Ask for this prompt to be stopped, once; never for what else the server does."""
+        self._stopping = True
         try:
             if prompt.where is Where.PENDING:
                 self._server.delete(self._order.prompt_id)
@@ -219,7 +224,10 @@ class Conversation:
         return Done(prompt, self._tracker.costs(now, prompt.cached))
 
     def _away(self, error: Exception) -> None:
-        """The server did not answer: wait a little, or give up when it has not for too long."""
+        """The server did not answer: wait a little, or give up when it has not for too long, or does not let us in."""
+        if isinstance(error, Refused) and error.status in {401, 403}:
+            raise faults.locked_out(error.status) from error
+        self._looked(None)
         silent = time.monotonic() - self._answered
         if silent > self._patience.unreachable:
             text = f"the ComfyUI server has not answered for {silent:.0f} s: {faults.clean(str(error))}"

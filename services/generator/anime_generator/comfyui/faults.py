@@ -20,9 +20,12 @@ WORKFLOW_INVALID = "workflow_invalid"
 NODE_FAILED = "node_failed"
 SERVER_ERROR = "comfyui_error"
 UNREACHABLE = "comfyui_unreachable"
+LOCKED_OUT = "comfyui_locked_out"
 LOST = "comfyui_lost"
 STALLED = "comfyui_stalled"
 INTERRUPTED = "comfyui_interrupted"
+OUTPUT_MISSING = "output_missing"
+OUTPUT_TOO_LARGE = "output_too_large"
 NO_OUTPUT = "no_output"
 FOREIGN_OUTPUT = "foreign_output"
 
@@ -52,6 +55,12 @@ def refused(answer: Mapping[str, Any] | None, status: int, nodes: Mapping[str, N
     text = clean(" ".join(str(told[name]) for name in ("message", "details") if told.get(name)))
     missing = "does not exist" in text and told.get("type") in {"invalid_prompt", "missing_node_type"}
     return EngineError(NODE_MISSING if missing else WORKFLOW_INVALID, text or f"HTTP {status}", retryable=False)
+
+
+def locked_out(status: int) -> EngineError:
+    """The server wants to know who we are, or does not want us. Another worker's server may."""
+    text = f"the ComfyUI server lets us in no further (HTTP {status}): are the headers in comfyui.toml right?"
+    return EngineError(LOCKED_OUT, text, retryable=True)
 
 
 def dropped(answer: Mapping[str, Any], nodes: Mapping[str, Node]) -> EngineError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +40,7 @@ PHASES = {
 """The phase of a run in which a node works; others belong to the phase in hand."""
 
 _WORKS = (
+    (re.compile(r"^LoadImage"), Work.OTHER),
     (re.compile(r"KSampler(?!Select)|SamplerCustom"), Work.SAMPLE),
     (re.compile(r"^UltimateSDUpscale"), Work.SAMPLE),
     (re.compile(r"ImageUpscaleWithModel|UpscaleImageUsingModel"), Work.UPSCALE),
@@ -48,6 +49,10 @@ _WORKS = (
     (re.compile(r"^(Save|Preview)|VideoCombine|^CreateVideo"), Work.SAVE),
     (re.compile(r"Loader|^Load"), Work.LOAD),
 )
+
+
+_SCALES = re.compile(r"^(Image|Latent)(Scale|Upscale)")
+"""What scales: enlarging, when it is done to what was drawn; before that, it only brings something to size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,20 @@ class Node:
 
 def nodes_of(graph: Graph) -> dict[str, Node]:
     """The nodes of a workflow, by id."""
-    return {str(name): _node(str(name), node) for name, node in graph.items()}
+    found = {str(name): _node(str(name), node) for name, node in graph.items()}
+    drawn = {name for name, node in found.items() if node.work is Work.SAMPLE}
+    while more := {name for name in found.keys() - drawn if not drawn.isdisjoint(_sources(graph[name]))}:
+        drawn |= more
+    for name in drawn:
+        if _SCALES.match(found[name].class_type):
+            found[name] = replace(found[name], work=Work.UPSCALE)
+    return found
+
+
+def _sources(node: Mapping[str, Any]) -> set[str]:
+    """The nodes that a node takes something of."""
+    inputs = (node.get("inputs") or {}).values()
+    return {str(value[0]) for value in inputs if isinstance(value, list) and len(value) == 2}
 
 
 def work_of(class_type: str) -> Work:

@@ -31,15 +31,15 @@ class Imported:
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
-    loras: str | None = None
+    loader: str | None = None
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def manifest(self, title: str) -> str:
         """The manifest as it is to be written."""
         lines = [f"title = {json.dumps(title)}", f"outputs = {json.dumps(self.outputs)}"]
-        if self.loras is not None:
-            lines.append(f"loras = {json.dumps(self.loras)}")
+        if self.loader is not None:
+            lines.append(f"loader = {json.dumps(self.loader)}")
         lines += ["", "[fields]"]
         for name, places in self.fields.items():
             key = name if name.isidentifier() else json.dumps(name)
@@ -96,7 +96,7 @@ def _model(graph: Graph, sampler: str, found: Imported) -> None:
     for name in _upstream(graph, sampler, "model"):
         if _literal(graph, name, "ckpt_name"):
             found.fields["model"] = [f"{name}.ckpt_name"]
-            found.loras = name
+            found.loader = name
         elif _literal(graph, name, "lora_name"):
             found.notes.append(f"node {name} applies a LoRA of the workflow's own, whatever a job asks for")
 

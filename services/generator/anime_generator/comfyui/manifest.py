@@ -4,7 +4,8 @@ A workflow is two files of one name: `NAME.json`, exported from ComfyUI in the A
 
     title = "Text to image"
     outputs = ["9"]                      # nodes whose files are the pictures, by id or by title
-    loras = "4"                          # the node that loads model and CLIP, in this order
+    loader = "4"                         # the node that loads model and CLIP, in this order: LoRAs come behind it
+    upscale = "9.images"                 # a linked input: what comes in there is enlarged before, if a job asks for it
     [fields]
     prompt = "6.text"                    # node and input; the node by its id, or by its title
     seed = ["3.seed", "15.noise_seed"]   # into several inputs
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from anime_common.messages import Request
-from anime_generator.comfyui.graph import Graph
+from anime_generator.comfyui.graph import Graph, Work, nodes_of
 
 SHIPPED = Path(__file__).parent / "workflows"
 LARGEST = 1 << 20
@@ -36,8 +37,10 @@ TAKEN = (
     *("hires.width", "hires.height", "hires.steps", "hires.strength", "hires.upscaler"),
 )
 """What a line of `[fields]` may name. `sampler` and `scheduler` are ComfyUI's two halves of our sampler."""
-NEEDED = ("prompt", "seed", "file_prefix")
+NEEDED = ("file_prefix",)
 """What every workflow must take: pictures of other jobs would come back otherwise."""
+NEEDED_TO_SAMPLE = ("prompt", "seed")
+"""What one must take that draws."""
 
 
 class WorkflowError(Exception):
@@ -59,7 +62,8 @@ class _Manifest(Request):
     title: str = ""
     tested: bool = True
     outputs: Annotated[tuple[str, ...], Field(min_length=1)]
-    loras: str | None = None
+    loader: str | None = None
+    upscale: str | None = None
     fields: dict[str, Places]
 
 
@@ -73,29 +77,45 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A workflow with its manifest, looked over. `tested` is whether it has ever run on a card, as far as we know."""
+    """A workflow with its manifest, looked over. `loader` is the node that LoRAs and the choice of a CLIP layer come
+    behind, `upscale` a linked input that enlarging comes before. `tested` is whether it has
+    ever run on a card, as far as we know; `own` whether it is the owner's.
+    """
 
     name: str
     title: str
     graph: Graph
     fields: Mapping[str, tuple[Place, ...]]
     outputs: frozenset[str]
-    loras: str | None = None
+    loader: str | None = None
+    upscale: Place | None = None
     tested: bool = True
+    own: bool = False
 
     @property
     def honours(self) -> frozenset[str]:
         """The fields of a request that have an effect."""
         found = {name.partition(".")[0] for name in self.fields} - {"scheduler", "file_prefix"}
-        return frozenset(found | ({"loras"} if self.loras is not None else set()))
+        if self.loader is not None:
+            found |= {"loras", "clip_skip", "guidance_rescale"}
+        return frozenset(found | ({"upscale"} if self.upscale is not None else set()))
+
+    def value(self, field: str) -> Any:
+        """What the workflow has where a field of a request goes; None for one that it does not take."""
+        places = self.fields.get(field)
+        return self.graph[places[0].node]["inputs"][places[0].input] if places else None
 
 
-def load_workflows(folder: Path | None = None) -> dict[str, Workflow]:
-    """The workflows that are shipped, with those of a folder laid over them by name; raises WorkflowError."""
-    files = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
-    if folder is not None:
-        files |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return {name: load_workflow(path) for name, path in files.items()}
+def load_workflows(folder: Path | None = None) -> tuple[dict[str, Workflow], tuple[WorkflowError, ...]]:
+    """The workflows that are shipped, with those of a folder laid over them by name; and what cannot be used of it."""
+    found = {path.stem: load_workflow(path) for path in sorted(SHIPPED.glob("*.toml"))}
+    wrong = []
+    for path in sorted(folder.glob("*.toml")) if folder is not None else ():
+        try:
+            found[path.stem] = load_workflow(path)
+        except WorkflowError as error:
+            wrong.append(error)
+    return found, tuple(wrong)
 
 
 def load_workflow(manifest: Path) -> Workflow:
@@ -116,12 +136,17 @@ def load_workflow(manifest: Path) -> Workflow:
             problems.append(f"fields.{field}: there is no such field; known: {', '.join(TAKEN)}")
             continue
         fields[field] = tuple(_places(graph, f"fields.{field}", places, problems))
-    problems += [f"fields.{field}: is missing, and needed" for field in NEEDED if field not in said.fields]
+    samples = any(node.work is Work.SAMPLE for node in nodes_of(graph).values())
+    needed = (*NEEDED, *(NEEDED_TO_SAMPLE if samples else ()))
+    problems += [f"fields.{field}: is missing, and needed" for field in needed if field not in said.fields]
     outputs = frozenset(_nodes(graph, "outputs", said.outputs, problems))
-    loras = next(_nodes(graph, "loras", (said.loras,), problems), None) if said.loras is not None else None
+    loader = next(_nodes(graph, "loader", (said.loader,), problems), None) if said.loader is not None else None
+    given = (said.upscale,) if said.upscale is not None else ()
+    upscale = next(_places(graph, "upscale", given, problems, linked=True), None)
     if problems:
         raise WorkflowError(name, problems)
-    return Workflow(name, said.title or name, graph, fields, outputs, loras, said.tested)
+    own = manifest.parent != SHIPPED
+    return Workflow(name, said.title or name, graph, fields, outputs, loader, upscale, said.tested, own)
 
 
 def read_graph(text: str) -> Graph:
@@ -155,7 +180,9 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _places(graph: Graph, where: str, texts: tuple[str, ...], problems: list[str]) -> Iterator[Place]:
+def _places(
+    graph: Graph, where: str, texts: tuple[str, ...], problems: list[str], *, linked: bool = False
+) -> Iterator[Place]:
     for text in texts:
         node, _, name = text.rpartition(".")
         if not node or not name:
@@ -166,8 +193,9 @@ def _places(graph: Graph, where: str, texts: tuple[str, ...], problems: list[str
             if name not in inputs:
                 known = ", ".join(inputs) or "none"
                 problems.append(f"{where}: node {node} has no input {name!r}; it has {known}")
-            elif isinstance(inputs[name], list):
-                problems.append(f"{where}: the input {name!r} of node {node} is linked to another node")
+            elif isinstance(inputs[name], list) is not linked:
+                is_linked = "is not" if linked else "is"
+                problems.append(f"{where}: the input {name!r} of node {node} {is_linked} linked to another node")
             else:
                 yield Place(found, name)
 

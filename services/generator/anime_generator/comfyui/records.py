@@ -55,7 +55,8 @@ class Prompt:
 
 
 NOWHERE = Prompt(Where.NOWHERE)
-_RUNNING, _PENDING = "queue_running", "queue_pending"
+RUNNING, PENDING = "queue_running", "queue_pending"
+"""The two parts of the queue."""
 _ENDINGS = {
     "execution_success": Outcome.SUCCESS,
     "execution_error": Outcome.ERROR,
@@ -67,13 +68,13 @@ def find(prompt_id: str, queue: Mapping[str, Any], history: Mapping[str, Any]) -
     """Where a prompt is; `queue` is the answer of `/queue`, `history` that of `/history/<prompt_id>` asked after it."""
     if isinstance(entry := history.get(prompt_id), Mapping):
         return ended(entry)
-    for number, each in enumerate(queued(queue, _RUNNING)):
+    for number, each in enumerate(queued(queue, RUNNING)):
         if each[1] == prompt_id:
             return Prompt(Where.RUNNING, number, extra=_extra(each))
-    pending = sorted(queued(queue, _PENDING), key=lambda each: each[0])
+    pending = sorted(queued(queue, PENDING), key=lambda each: each[0])
     for number, each in enumerate(pending):
         if each[1] == prompt_id:
-            return Prompt(Where.PENDING, number + len(list(queued(queue, _RUNNING))), extra=_extra(each))
+            return Prompt(Where.PENDING, number + len(list(queued(queue, RUNNING))), extra=_extra(each))
     return NOWHERE
 
 
@@ -87,16 +88,7 @@ def queued(queue: Mapping[str, Any], part: str) -> Iterator[list[Any]]:
 
 def waiting(queue: Mapping[str, Any]) -> int:
     """How many prompts wait or run."""
-    return sum(1 for part in (_RUNNING, _PENDING) for _ in queued(queue, part))
-
-
-def known(queue: Mapping[str, Any], history: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The extra data of every prompt that the server knows, by id; `history` is the answer of `/history`."""
-    found = {str(each[1]): _extra(each) for part in (_RUNNING, _PENDING) for each in queued(queue, part)}
-    for prompt_id, entry in history.items():
-        told = entry.get("prompt") if isinstance(entry, Mapping) else None
-        found[prompt_id] = _extra(told) if isinstance(told, list) else {}
-    return found
+    return sum(1 for part in (RUNNING, PENDING) for _ in queued(queue, part))
 
 
 def ended(entry: Mapping[str, Any]) -> Prompt:

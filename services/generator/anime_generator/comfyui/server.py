@@ -128,6 +128,17 @@ class Server:
             raise
         return tuple(str(each) for each in found) if isinstance(found, list) else ()
 
+    def texts(self, folder: str, name: str) -> Mapping[str, str]:
+        """The texts that a model file carries (`__metadata__` of safetensors); none when it has none."""
+        query = urlencode({"filename": name})
+        try:
+            found = self._object("GET", f"/view_metadata/{quote(folder, safe='')}?{query}")
+        except Refused as refused:
+            if refused.status in {404, 405, 500}:  # older servers fail on files that are no safetensors
+                return {}
+            raise
+        return {str(key): str(value) for key, value in found.items()}
+
     def object_info(self) -> Mapping[str, Any]:
         """Every node class that it has, with its inputs."""
         return self._object("GET", "/object_info")

@@ -125,7 +125,8 @@ class Tracker:
 
     def _hear(self, message: Message, now: float) -> Iterator[Told]:
         if isinstance(message, Image):
-            yield Shown(message)
+            if self.node is None or self.node.work is not Work.SAVE:  # those send the finished picture
+                yield Shown(message)
             return
         self._running = True
         if isinstance(message, Cached):

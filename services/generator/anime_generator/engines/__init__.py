@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, str] = {
     "auto": "anime_generator.engines.auto:AutoEngine",
+    "comfyui": "anime_generator.engines.comfyui:ComfyuiEngine",
     "diffusers": "anime_generator.engines.diffusers:DiffusersEngine",
     "noop": "anime_generator.engines.noop:NoopEngine",
 }
+LOCAL = frozenset(ENGINES) - {"comfyui"}
+"""Those that draw with files of this machine, and that a registry may name."""
 
 
 def open_engine(name: str, device: Device, options: EngineOptions) -> Engine:

@@ -1,12 +1,13 @@
-"""Pictures that people begin with, as passes need them: brought to size, without transparency, as tensors."""
+"""Pictures that people begin with, as passes need them: brought to size, without transparency, as tensors.
+
+numpy and torch are imported where they are needed: engines that draw elsewhere do without.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 CROPPED = 0.02
@@ -47,19 +48,28 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(opaque(image), size, Image.Resampling.LANCZOS)
 
 
-def cut_off(image: Image.Image, size: tuple[int, int]) -> bool:
-    """Whether filling that size cuts a part of the picture off."""
+def cut_off(image: Image.Image, size: tuple[int, int]) -> str | None:
+    """What to tell of a part of the picture that filling that size cuts off; None when it cuts off hardly any."""
     ratio = (image.width / image.height) / (size[0] / size[1])
-    return min(ratio, 1 / ratio) < 1 - CROPPED
+    if min(ratio, 1 / ratio) >= 1 - CROPPED:
+        return None
+    was, now = (f"{width} x {height}" for width, height in (image.size, size))
+    return f"init_image: cut from {was} to the shape of {now} pixels"
 
 
 def pixels_of(images: list[Image.Image]) -> Any:
     """Pictures of one size as pixels (pictures, 3, h, w) in [-1, 1]."""
+    import numpy as np
+    import torch
+
     stacked = np.stack([np.asarray(image, dtype=np.float32) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).div(127.5).sub(1).contiguous()
 
 
 def cells_of(mask: Image.Image, scale: int) -> Any:
     """A mask (1, 1, h, w) over latents: 1 in every cell of which any pixel is to be drawn anew."""
+    import numpy as np
+    import torch
+
     shades = torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)[None, None]
     return (torch.nn.functional.max_pool2d(shades, scale) > 0.5).float()

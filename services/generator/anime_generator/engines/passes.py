@@ -89,10 +89,9 @@ class ForwardPass:
         picture = self._input("init_image", shared.init_image)
         mask = self._input("mask", shared.mask) if shared.mask is not None else None
         size = (shared.width, shared.height)
-        if cut_off(picture, size):
-            was, now = (f"{width} x {height}" for width, height in (picture.size, size))
+        if (cut := cut_off(picture, size)) is not None:
             for attempt_id in dict.fromkeys(each.attempt_id for each in pictures):
-                self.tell(Warned(attempt_id, f"init_image: cut from {was} to the shape of {now} pixels"))
+                self.tell(Warned(attempt_id, cut))
         return Canvas.of(picture, mask, size)
 
     def _input(self, field: str, file_id: UUID) -> Any:

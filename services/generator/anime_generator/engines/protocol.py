@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from anime_common.contracts.generator import OfferedJob
     from anime_common.contracts.vocabulary import ModelInfo, Phase
+    from anime_generator.comfyui.servers import Remote
     from anime_generator.registry import ModelSpec
+    from anime_generator.wire import Offered
 
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -42,11 +44,15 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Settings that all engines share. Prompt embeddings in bytes, previews in pixels of their longer side."""
+    """Settings that all engines share. Prompt embeddings in bytes, previews in pixels of their longer side.
+
+    `remote` is the server that draws, for engines that draw elsewhere.
+    """
 
     embedding_cache: int = 64 << 20
     preview_every: int = 3
     preview_size: int = 256
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,19 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendered:
+    """A file is done that another program made of a picture: its bytes say what it is."""
+
+    picture: Picture
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """What draws elsewhere was asked and answered: it waits for its turn or goes on; a sign of life, no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something that the person who asked should know, although the picture is made."""
 
@@ -99,7 +118,7 @@ class Warned:
     text: str
 
 
-EngineEvent = PhaseBegan | Stepped | Previewed | Drawn | Warned
+EngineEvent = PhaseBegan | Stepped | Previewed | Drawn | Rendered | Warned | Waited
 OnProgress = Callable[[EngineEvent], None]
 
 
@@ -113,12 +132,14 @@ class Cancel(Protocol):
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How to draw: pictures in one forward pass (0: the model's batch limit), in slices and tiles where memory is
-    short, without the pictures (attempt, index) that are done already.
+    short, without the pictures (attempt, index) that are done already. `offer` is what an engine that draws elsewhere
+    keeps with its work, for us to find it again.
     """
 
     batch: int = 0
     economical: bool = False
     done: frozenset[tuple[UUID, int]] = frozenset()
+    offer: Offered | None = None
 
 
 USUAL = Manner()

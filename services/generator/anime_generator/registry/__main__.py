@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from anime_generator.engines import ENGINES
+from anime_generator.engines import LOCAL
 from anime_generator.registry.check import check, inspect
 
 
@@ -24,10 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     inspecting.add_argument("file", type=Path)
     inspecting.add_argument("--family", default="", help="its family, when the file does not tell")
     options = parser.parse_args(argv)
-    if options.command == "check":
-        report = check(options.file, frozenset(ENGINES))
-    else:
-        report = inspect(options.file, options.family)
+    checked = options.command == "check"
+    report = check(options.file, LOCAL) if checked else inspect(options.file, options.family)
     sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
     return 1 if report["problems"] else 0
 

@@ -6,6 +6,7 @@ Sources of the names: the published checkpoints' layout (CompVis and Stability),
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -124,6 +125,12 @@ def family_of_unet(context: int, blocks: tuple[int, ...], *, xl: bool) -> str:
     return _BY_CONTEXT.get(context, "sd") if usual and context != 2048 else "sd"
 
 
+def family_of_metadata(metadata: Mapping[str, str]) -> str:
+    """The family that a file's own texts name, as kohya-ss and the Model Spec of Stability write them; else empty."""
+    said = " ".join(metadata.get(key, "").lower() for key in ("ss_base_model_version", "modelspec.architecture"))
+    return next((family for pattern, family in _BASES if pattern.search(said)), "")
+
+
 def context_of_embedding(header: Header) -> tuple[int, ...]:
     """The widths of the vectors of an embedding, one an encoder; empty when it is none."""
     if not 1 <= len(header.tensors) <= 4:
@@ -190,8 +197,7 @@ def _family_of_lora(header: Header) -> str:
         return "sdxl"
     if any("double_blocks" in name or "single_transformer_blocks" in name for name in names):
         return "flux"
-    said = " ".join(header.metadata.get(key, "").lower() for key in ("ss_base_model_version", "modelspec.architecture"))
-    return next((family for pattern, family in _BASES if pattern.search(said)), "")
+    return family_of_metadata(header.metadata)
 
 
 def _family_of_embedding(header: Header) -> str | None:

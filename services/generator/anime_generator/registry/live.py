@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -25,6 +26,27 @@ SETTLE = 0.1
 Fingerprint = tuple[object, ...]
 
 
+class Catalogue(Protocol):
+    """What a worker has, as it is now: files of its own, or what a server has that draws for it."""
+
+    @property
+    def current(self) -> Registry:
+        """What can be drawn with."""
+
+    @property
+    def backlog(self) -> int | None:
+        """Prompts of others that wait at the server; None where there is none."""
+
+    def engine(self, model: str) -> str:
+        """The engine of a model; empty when the model is not there (any more)."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody should mend, for heartbeats."""
+
+    async def follow(self, interval: float, changed: Callable[[], None], stop: asyncio.Event) -> None:
+        """Look every `interval` seconds until `stop`; `changed` hears of every difference."""
+
+
 class LiveRegistry:
     """Holds the last registry without a mistake. `problems` are those of the file as it is now; it is not in force."""
 
@@ -34,6 +56,7 @@ class LiveRegistry:
         self._engines = engines
         self.current = load_registry(path, engines)
         self.problems: tuple[str, ...] = ()
+        self.backlog: int | None = None
         self._seen = self._fingerprint()
         metrics.REGISTRY_PROBLEMS.set(0)
 

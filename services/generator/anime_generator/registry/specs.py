@@ -58,6 +58,9 @@ class ModelSpec(Model):
     `clip_skip` 1 takes the layer of the text encoder that the family takes, 2 the one before it. `loras` and
     `embeddings` are those that fit its family. `tags` are all that it knows, none for any
     words. `stamp` changes with its files.
+
+    Of a server that draws for us, `source` is what it calls the file; `workflow` is the workflow that the model is, if
+    it is one. `honours` are all fields of a request that have an effect, where that is not the engine's to say.
     """
 
     key: str
@@ -90,6 +93,9 @@ class ModelSpec(Model):
     tags: tuple[str, ...] = ()
     size: int = 0
     stamp: str = ""
+    honours: tuple[str, ...] = ()
+    upscalers: tuple[str, ...] = ()
+    workflow: str = ""
 
     def info(
         self, samplers: tuple[Sampler, ...], honoured: tuple[str, ...] = (), upscalers: tuple[str, ...] = ()
@@ -118,8 +124,8 @@ class ModelSpec(Model):
             sizes=self.sizes,
             max_steps=self.max_steps,
             samplers=allowed,
-            upscalers=upscalers,
-            fields=(*FIELDS, *honoured),
+            upscalers=upscalers or self.upscalers,
+            fields=self.honours or (*FIELDS, *honoured),
             presets=self.presets,
             tags=self.tags,
             licence=self.licence,
@@ -164,7 +170,7 @@ class Registry:
 
     def batch_limit(self) -> int:
         """The largest number of pictures that any model draws in one forward pass."""
-        return max(spec.batch_limit for spec in self.models.values())
+        return max((spec.batch_limit for spec in self.models.values()), default=1)
 
     def lora(self, key: str) -> LoraSpec | None:
         """The LoRA of that key."""
