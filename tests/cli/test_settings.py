@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from anime_cli.parts import Parts
 from anime_cli.process import StackError
-from anime_cli.settings import ClientSettings, StackSettings
+from anime_cli.settings import ClientSettings, StackSettings, comfyui_servers
 from anime_cli.stack_file import HomeLock, StackFile, leftovers, path_of, read_stack_file, write_stack_file
 from anime_common.settings import load
 
@@ -106,3 +107,40 @@ def test_a_lock_left_by_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     lock = HomeLock(tmp_path)
     lock.acquire()
     lock.release()
+
+
+class TestComfyuiServers:
+    """The file that names them, as far as a stack reads it."""
+
+    def test_without_a_file_there_are_none(self, tmp_path: Path) -> None:
+        assert comfyui_servers(StackSettings(home=tmp_path)) == (tmp_path / "comfyui.toml", ())
+
+    def test_each_server_gets_a_worker_and_the_five_services_keep_their_ports(self, tmp_path: Path) -> None:
+        (tmp_path / "comfyui.toml").write_text('[servers.attic]\nurl = "http://x"\n[servers.b2]\nurl = "http://y"\n')
+        parts = Parts(StackSettings(home=tmp_path))
+        assert [each.name for each in parts.services] == [
+            *("jobs", "echo", "files", "generator", "comfyui-attic", "comfyui-b2", "gateway")
+        ]
+        parts.choose_ports()
+        assert list(parts.ports) == ["jobs", "echo", "files", "generator", "gateway", "comfyui-attic", "comfyui-b2"]
+        env = parts.environment(parts.services[4], {})
+        assert (env["ANIME_WORKER"], env["ANIME_COMFYUI"]) == ("attic", str(tmp_path / "comfyui.toml"))
+        assert env["ANIME_NATS_USER"] == "generator"
+        assert "ANIME_COMFYUI" not in parts.environment(parts.services[3], {})
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ('[servers.local]\nurl = "http://x"', "servers.local: names are small letters"),
+            ('[servers."Big Tower"]\nurl = "http://x"', "servers.Big Tower: names are small letters"),
+            ("[servers", "not a TOML file"),
+        ],
+    )
+    def test_a_file_that_is_wrong_is_told_before_anything_starts(self, tmp_path: Path, text: str, says: str) -> None:
+        (tmp_path / "comfyui.toml").write_text(text)
+        with pytest.raises(StackError, match=says):
+            Parts(StackSettings(home=tmp_path))
+
+    def test_a_file_that_was_named_must_be_there(self, tmp_path: Path) -> None:
+        with pytest.raises(StackError, match="cannot be read"):
+            Parts(StackSettings(home=tmp_path, comfyui=tmp_path / "none.toml"))

@@ -109,6 +109,10 @@ class Painter:
         """The bodies of every prompt that was sent."""
         return [body for method, path, body in self.log if (method, path) == ("POST", "/prompt")]
 
+    def sockets(self) -> tuple[str, ...]:
+        """The ids under which somebody listens."""
+        return tuple(self._sockets)
+
     def asked(self, path: str) -> list[Any]:
         """The bodies of every POST to a path."""
         return [body for method, where, body in self.log if method == "POST" and where == path]

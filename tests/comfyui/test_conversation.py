@@ -168,7 +168,7 @@ def test_a_prompt_of_which_outputs_are_dropped_is_stopped_and_refused() -> None:
 
 def test_one_that_cannot_be_stopped_is_refused_all_the_same() -> None:
     script = next(each for each in scripts("d_invalid_prompts") if each.refused and each.status == 200)
-    with Replay((script,), Faults(stuck_at=10)).serving() as replay:
+    with Replay((script,), Faults(stuck_at=0)).serving() as replay:
         with pytest.raises(EngineError):
             converse(replay, script)
         assert replay.running is not None

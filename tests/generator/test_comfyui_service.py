@@ -292,11 +292,15 @@ class TestResuming:
             (held,) = first.attempts
             assert isinstance(held, HeldAttempt)
             assert (held.attempt_id, held.started) == (job.attempt_id, True)
+            # It is heard again, under the id that it was sent with.
+            await eventually(lambda: painter.sockets() == (painter.posts()[0]["client_id"],))
+            painter.manners.step, told = 0.15, len(ledger.of(job))
             painter.manners.held = False
             await ledger.sees(job, "started", "finished")
             finished = (await ledger.facts(job))[-1]
             assert isinstance(finished, AttemptFinished)
             assert finished.incarnation == first.incarnation
+            assert 3 in {each.step for each in ledger.of(job)[told:]}
             (picture,) = await pictures(runtime, finished)
             assert read_png(picture) is not None
         assert len(painter.posts()) == 1

@@ -13,8 +13,8 @@ from anime_cli.nats_server import NatsServer
 from anime_cli.postgres import PostgresServer
 from anime_cli.process import Child, StackError, free_port
 from anime_cli.secret_files import secret_file, write_private
-from anime_cli.services import SERVICES, Service, prepare_database
-from anime_cli.settings import StackSettings, tokens_file
+from anime_cli.services import SERVICES, Service, comfyui_worker, prepare_database
+from anime_cli.settings import StackSettings, comfyui_servers, tokens_file
 from anime_common import db
 from anime_common.addresses import is_loopback, url_of
 from anime_common.tokens import TokensUnreadable, read_tokens
@@ -34,8 +34,17 @@ class Parts:
     gateway_port: int = field(default=0, init=False)
     ports: dict[str, int] = field(default_factory=dict, init=False)
 
+    services: tuple[Service, ...] = field(default=SERVICES, init=False)
+    comfyui: Path = field(init=False)
+
     def __post_init__(self) -> None:
         settings, home = self.settings, self.settings.home
+        try:
+            self.comfyui, servers = comfyui_servers(settings)
+        except ValueError as error:
+            raise StackError(str(error)) from error
+        gateway = len(SERVICES) - 1
+        self.services = (*SERVICES[:gateway], *map(comfyui_worker, servers), *SERVICES[gateway:])
         self.nats = None if settings.nats_url else NatsServer(home, settings.nats_port, settings.nats_monitor_port)
         self.postgres = None if settings.postgres_dsn else PostgresServer(home, settings.postgres_port)
 
@@ -76,7 +85,8 @@ class Parts:
         """Choose a port for the door and one for each service's health, once: a restart takes the same."""
         settings = self.settings
         self.gateway_port = free_port(settings.gateway_port, settings.gateway_host)
-        for number, service in enumerate(SERVICES):
+        # The five keep their ports, whatever servers come and go.
+        for number, service in enumerate(sorted(self.services, key=lambda each: bool(each.worker))):
             wanted = settings.health_port and settings.health_port + number
             self.ports[service.name] = free_port(wanted, taken=[self.gateway_port, *self.ports.values()])
 
@@ -119,13 +129,15 @@ class Parts:
             "ANIME_LOG_FORMAT": settings.log_format,
             "ANIME_STOP_GRACE": f"{settings.stop_grace:g}",
         }
-        if (file := self._nats_password_file(service.name)) is not None:
-            env |= {"ANIME_NATS_USER": service.name, "ANIME_NATS_PASSWORD_FILE": str(file)}
+        if (file := self._nats_password_file(service.identity)) is not None:
+            env |= {"ANIME_NATS_USER": service.identity, "ANIME_NATS_PASSWORD_FILE": str(file)}
         if service.name == "generator":
             env["ANIME_WORKER"] = settings.worker
             if "ANIME_MODELS" not in env | dict(extra):
                 registry_file.ensure(settings.home / "models.toml")
                 env["ANIME_MODELS"] = str(settings.home / "models.toml")
+        if service.worker:
+            env |= {"ANIME_WORKER": service.worker, "ANIME_COMFYUI": str(self.comfyui)}
         if service.name == "gateway":
             env |= {
                 "ANIME_GATEWAY_HOST": settings.gateway_host,

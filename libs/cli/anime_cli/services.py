@@ -1,4 +1,4 @@
-"""The five services of the stack, as a table."""
+"""The five services of the stack, as a table; and the workers that drive ComfyUI servers, one more for each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from anime_common.migrations import folder_of, migrate
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: its name on the bus and in the logs, the module that `python -m` runs."""
+    """One service: its name in the logs, and on the bus unless `user` is another; the module that `python -m` runs.
+
+    `worker` is what a generator calls itself, where that is not the stack's to choose.
+    """
 
     name: str
     module: str
+    user: str = ""
+    worker: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Who it is on the bus."""
+        return self.user or self.name
 
     @property
     def has_database(self) -> bool:
@@ -30,6 +40,11 @@ SERVICES: tuple[Service, ...] = (
     Service("gateway", "anime_gateway"),
 )
 """In the order of stopping, reversed: people first lose the door, last the ledger."""
+
+
+def comfyui_worker(server: str) -> Service:
+    """The generator that drives the ComfyUI server of a name."""
+    return Service(f"comfyui-{server}", "anime_generator", user="generator", worker=server)
 
 
 async def prepare_database(

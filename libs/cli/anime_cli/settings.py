@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+WORKER = r"^[a-z0-9_-]{1,32}$"
+"""What workers may be called."""
 
 
 class StackSettings(BaseSettings):
@@ -35,8 +40,9 @@ class StackSettings(BaseSettings):
     postgres_dsn: str | None = Field(None, description="An external PostgreSQL, as somebody who may make schemas.")
     postgres_password_file: Path | None = Field(None, description="Its password, unless the DSN holds one.")
     artifacts_url: str | None = Field(None, description="An artifact store instead of <home>/artifacts.")
-    worker: str = Field(
-        "local", pattern=r"^[a-z0-9_-]{1,32}$", description="Name of the one generator that the stack runs."
+    worker: str = Field("local", pattern=WORKER, description="Name of the generator that draws on this machine.")
+    comfyui: Path | None = Field(
+        None, description="File of ComfyUI servers, each driven by a worker of its own; default: <home>/comfyui.toml."
     )
     log_format: Literal["json", "console"] = Field("console", description="How the services write their logs.")
     ready_timeout: float = Field(90.0, gt=0, description="Longest wait for the services to be ready.")
@@ -69,6 +75,24 @@ class StackSettings(BaseSettings):
         if value is not None and not value.startswith(("file://", "s3://")):
             raise ValueError("must start with file:// or s3://")
         return value
+
+
+def comfyui_servers(settings: StackSettings) -> tuple[Path, tuple[str, ...]]:
+    """The file of ComfyUI servers, and their names: none where nobody made one. Raises ValueError."""
+    file = settings.comfyui or settings.home / "comfyui.toml"
+    if settings.comfyui is None and not file.exists():
+        return file, ()
+    try:
+        servers = tomllib.loads(file.read_text(encoding="utf-8")).get("servers", {})
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not a TOML file: {error}") from error
+    names = tuple(servers) if isinstance(servers, dict) else ()
+    if wrong := [name for name in names if not re.fullmatch(WORKER, name) or name == settings.worker]:
+        taken = f"and not {settings.worker}, which is the worker of this machine"
+        raise ValueError(f"{file}: servers.{wrong[0]}: names are small letters, digits, - and _, at most 32, {taken}")
+    return file, names
 
 
 def tokens_file(settings: StackSettings | ClientSettings) -> Path:

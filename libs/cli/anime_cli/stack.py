@@ -22,12 +22,11 @@ import structlog
 from anime_cli.log_follower import LogFollower
 from anime_cli.parts import Parts
 from anime_cli.process import Child, StackError, command_line, rotate
-from anime_cli.services import SERVICES
 from anime_cli.settings import StackSettings
 from anime_cli.stack_file import HomeLock, StackFile, leftovers, path_of, write_stack_file
 from anime_common.migrations import MigrationError
 
-STOP_ORDER = ("gateway", "generator", "files", "echo", "jobs", "nats", "postgres")
+SERVERS = ("nats", "postgres")
 READY_POLL = 0.05
 
 
@@ -85,7 +84,12 @@ class Stack:
     @property
     def logs(self) -> dict[str, Path]:
         """The log file of each service."""
-        return {service.name: self._log(service.name) for service in SERVICES}
+        return {service.name: self._log(service.name) for service in self._parts.services}
+
+    @property
+    def _stop_order(self) -> tuple[str, ...]:
+        """First the door, last the database."""
+        return (*(service.name for service in reversed(self._parts.services)), *SERVERS)
 
     async def start(self) -> None:
         """Start everything and return when every service is ready.
@@ -96,7 +100,7 @@ class Stack:
         self._lock.acquire()
         try:
             self._end_leftovers()
-            for name in STOP_ORDER:
+            for name in self._stop_order:
                 rotate(self._log(name))
             if self._console is not None:
                 self._follower = asyncio.create_task(LogFollower(self.logs, self._console).run(), name="log")
@@ -116,7 +120,7 @@ class Stack:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         self._watchers.clear()
-        for name in STOP_ORDER:
+        for name in self._stop_order:
             if name in self._running:
                 await self._running[name].child.stop()
         if self._follower is not None:
@@ -187,11 +191,10 @@ class Stack:
 
     def _end_leftovers(self) -> None:
         """Kill services that a stack which died here left behind: frozen ones did not hear that it did."""
-        left = leftovers(self.settings.home)
-        for service in SERVICES:
-            pid = left.get(service.name)
-            if pid is not None and f"-m {service.module}" in command_line(pid):
-                self._say(f"ending {service.name} (process {pid}) of an earlier run")
+        modules = {f"-m {service.module}" for service in self._parts.services}
+        for name, pid in leftovers(self.settings.home).items():
+            if name not in SERVERS and any(module in command_line(pid) for module in modules):
+                self._say(f"ending {name} (process {pid}) of an earlier run")
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
 
@@ -210,7 +213,7 @@ class Stack:
 
     def _start_services(self) -> None:
         self._parts.choose_ports()
-        for service in SERVICES:
+        for service in self._parts.services:
             extra = {**self._env.get("*", {}), **self._env.get(service.name, {})}
             child = Child(
                 service.name,
@@ -224,7 +227,7 @@ class Stack:
             child.start()
 
     async def _all_ready(self) -> None:
-        waits = [asyncio.create_task(self.ready(service.name)) for service in SERVICES]
+        waits = [asyncio.create_task(self.ready(service.name)) for service in self._parts.services]
         try:
             await asyncio.gather(*waits)
         finally:
@@ -280,7 +283,7 @@ class Stack:
                 nats_monitor_url=parts.nats.monitor_url if parts.nats else None,
                 postgres_dsn=parts.postgres_dsn,
                 artifacts_url=parts.artifacts_url,
-                health={service.name: parts.health_url(service.name) for service in SERVICES},
+                health={service.name: parts.health_url(service.name) for service in parts.services},
                 pids=self.pids,
             ),
         )
@@ -302,7 +305,11 @@ async def up(settings: StackSettings) -> int:
     Stdout gets `ready: URL` and `docs: URL`, stderr the log of all services. A second signal kills at once.
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    stack = Stack(settings, say=_say, console=sys.stderr)
+    try:
+        stack = Stack(settings, say=_say, console=sys.stderr)
+    except StackError as error:
+        print(f"anime up: {error}", file=sys.stderr)
+        return 1
     stopping = _until_signalled(stack)
     starting = asyncio.create_task(stack.start(), name="start")
     signalled = asyncio.create_task(stopping.wait(), name="signals")

@@ -72,7 +72,7 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
     runner = Runner(bus, desk, host, supply, staging, registry, runtime.spawn)
     grace = (settings.generator_finish_grace, settings.stop_grace * 0.9)
     shift = Shift(desk, host, heart, runner, reporter, *grace, resumable=watch is not None)
-    runtime.checks["engine"] = _engine(host)
+    runtime.checks["engine"] = _engine(host, elsewhere=watch is not None)
     await bus.listen(f"anime.ctl.generator.{settings.worker}", partial(handlers.hear, desk))
     consumer = worker_consumer(settings.worker)
     runtime.spawn(
@@ -123,13 +123,15 @@ def _swap(registry: Catalogue, host: EngineHost, news: Callable[[], None]) -> Ca
     return swap
 
 
-def _engine(host: EngineHost) -> Check:
+def _engine(host: EngineHost, *, elsewhere: bool) -> Check:
+    """Whether there is something to draw with; a server that is away is told in heartbeats, and is no fault of ours."""
+
     async def check() -> str | None:
         if not host.usable:
             return "the engine process is starting"
         if host.preloading:
             return f"{', '.join(sorted(host.preloading))} is being loaded"
-        if not host.models:
+        if not host.models and not elsewhere:
             return "no model can be run: " + "; ".join(host.problems.values())
         return None
 

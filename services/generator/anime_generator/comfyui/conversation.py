@@ -7,6 +7,7 @@ history have just said that the server does not know it, and one that was sent i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,9 +95,17 @@ class Conversation:
                     raise Cancelled
                 self._open()
                 prompt = self._submit()
+            else:
+                self._adopt(prompt)
             return self._done(self._follow(prompt))
         finally:
             self._close()
+
+    def _adopt(self, prompt: Prompt) -> None:
+        """It was sent in an earlier life of ours, whose socket is closed by now: hear on under the id of that."""
+        client_id = prompt.extra.get("client_id")
+        self._client_id = client_id if isinstance(client_id, str) else ""
+        self._opened = -math.inf
 
     def _follow(self, prompt: Prompt) -> Prompt:
         """The prompt once it has ended."""

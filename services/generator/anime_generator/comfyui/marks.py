@@ -18,8 +18,8 @@ from anime_generator.comfyui.records import PENDING, RUNNING, ended, queued
 
 NAME = "tower_anime"
 """Of our part of a prompt's extra data."""
-RECENT = 900.0
-"""Seconds after its end for which a prompt may still be taken up: its pictures may not have been fetched."""
+RECENT = 120.0
+"""Seconds after its end for which a prompt may still be taken up: by then the ledger counts its worker as lost."""
 
 
 class Mark(Model):
