@@ -71,6 +71,12 @@ def test_missing_nodes_inputs_and_choices_are_named() -> None:
     ]
 
 
+def test_a_workflow_that_is_a_model_of_its_own_needs_the_checkpoint_that_it_has() -> None:
+    own = replace(WORKFLOW, name="mine")
+    (problem,) = check(own, CLASSES)
+    assert problem.startswith("node 4 'Checkpoint': ckpt_name: the server has no 'model.safetensors'; it has sd15_")
+
+
 def test_types_that_fit_everything_fit() -> None:
     known = CLASSES | {"VAEDecode": info("*", samples=["LATENT,IMAGE"], vae=["*"])}
     assert checked(known) == []

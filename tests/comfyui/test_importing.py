@@ -61,13 +61,60 @@ def test_a_lora_of_the_workflows_own_stays_and_is_said(tmp_path: Path) -> None:
 def test_what_cannot_be_mapped_is_said() -> None:
     nothing = import_graph({"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}})
     assert nothing.problems == [
-        "there is no sampler among its nodes: name the inputs in the manifest by hand",
         "no node of it writes files under a prefix: add a SaveImage node",
-        "prompt: no input was found that takes it",
-        "seed: no input was found that takes it",
     ]
+    assert nothing.notes[0].startswith("there is no sampler among its nodes")
+    bare = import_graph({"3": {"class_type": "KSampler", "inputs": {"steps": 8}}, "9": REAL["9"]})
+    assert bare.problems == ["prompt: no input was found that takes it", "seed: no input was found that takes it"]
+    bare.say("prompt", "7.text")
+    bare.say("seed", "3.seed, 4.seed")
+    assert bare.problems == []
+    assert bare.fields["seed"] == ["3.seed", "4.seed"]
     same = {**REAL, "3": {**REAL["3"], "inputs": {**REAL["3"]["inputs"], "negative": ["6", 0]}}}
     assert import_graph(same).notes[0].startswith("prompt and negative prompt come from one node")
+
+
+PARTS: dict[str, Any] = {
+    "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "flux1-dev.safetensors"}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["8", 0]}},
+    "3": {"class_type": "FluxGuidance", "inputs": {"guidance": 3.5, "conditioning": ["2", 0]}},
+    "4": {"class_type": "BasicGuider", "inputs": {"model": ["1", 0], "conditioning": ["3", 0]}},
+    "5": {"class_type": "RandomNoise", "inputs": {"noise_seed": 1}},
+    "6": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
+    "7": {"class_type": "BasicScheduler", "inputs": {"scheduler": "simple", "steps": 20, "model": ["1", 0]}},
+    "8": {"class_type": "DualCLIPLoader", "inputs": {"clip_name1": "a", "clip_name2": "b"}},
+    "10": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 1024, "height": 768}},
+    "11": {
+        "class_type": "SamplerCustomAdvanced",
+        "inputs": {
+            "noise": ["5", 0],
+            "guider": ["4", 0],
+            "sampler": ["6", 0],
+            "sigmas": ["7", 0],
+            "latent_image": ["10", 0],
+        },
+    },
+    "12": {"class_type": "VAEDecode", "inputs": {"samples": ["11", 0]}},
+    "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x", "images": ["12", 0]}},
+}
+
+
+def test_a_sampler_that_is_made_up_of_parts_is_understood(tmp_path: Path) -> None:
+    found = import_graph(PARTS)
+    assert found.problems == []
+    assert found.fields == {
+        "steps": ["7.steps"],
+        "guidance": ["3.guidance"],
+        "sampler": ["6.sampler_name"],
+        "scheduler": ["7.scheduler"],
+        "seed": ["5.noise_seed"],
+        "prompt": ["2.text"],
+        "width": ["10.width"],
+        "height": ["10.height"],
+        "file_prefix": ["9.filename_prefix"],
+    }
+    assert found.upscale == "9.images"
+    assert "negative_prompt" not in loaded(tmp_path, PARTS).honours
 
 
 NODES = st.dictionaries(

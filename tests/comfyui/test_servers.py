@@ -29,7 +29,12 @@ def problems(file: Path) -> list[str]:
 
 def test_a_url_is_enough(tmp_path: Path) -> None:
     remote = load_servers(written(tmp_path)).servers["tower"]
-    assert (remote.name, remote.url, remote.headers, remote.workflows) == ("tower", "http://127.0.0.1:8188", {}, None)
+    assert (remote.name, remote.url, remote.headers, remote.workflows) == (
+        "tower",
+        "http://127.0.0.1:8188",
+        {},
+        tmp_path / "workflows",
+    )
 
 
 def test_headers_may_lie_in_files_and_are_not_shown(tmp_path: Path) -> None:

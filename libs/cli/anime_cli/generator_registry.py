@@ -1,4 +1,4 @@
-"""Asks the generator that is installed here about model files: it knows what it can load, we only show it."""
+"""Asks the generator that is installed here about model files and workflows: it knows them, we only show it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from anime_cli.errors import CliError, ExitStatus
 
 PROGRAM = "anime_generator.registry"
+WORKFLOWS = "anime_generator.comfyui"
 TIMEOUT = 120.0
 
 
@@ -49,26 +50,26 @@ def installed() -> bool:
 
 def check(file: Path | None) -> Checked:
     """Look at everything that the shipped registry, with this file laid over it, names."""
-    answer = _ask("check", *([str(file)] if file is not None else []))
+    answer = ask(PROGRAM, "check", *([str(file)] if file is not None else []))
     items = tuple(Item(**{**item, "problems": tuple(item["problems"])}) for item in answer["items"])
     return Checked(answer["file"], items, tuple(answer["problems"]))
 
 
 def inspect(file: Path, family: str) -> dict[str, Any]:
     """What a model file holds, and what an entry for it would say."""
-    return _ask("inspect", "--family", family, "--", str(file))
+    return ask(PROGRAM, "inspect", "--family", family, "--", str(file))
 
 
-def _ask(*arguments: str) -> dict[str, Any]:
-    """Raises CliError when the generator is not installed here, or does not answer as it should."""
+def ask(program: str, *arguments: str) -> dict[str, Any]:
+    """What one of the generator's programs says; raises CliError when it is not here, or fails."""
     if not installed():
         text = "the generator is not installed here: run this where it is"
         raise CliError(ExitStatus.UNREACHABLE, text)
-    command = [sys.executable, "-m", PROGRAM, *arguments]
+    command = [sys.executable, "-m", program, *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     try:
         found: dict[str, Any] = json.loads(answer.stdout)
     except ValueError as error:
         last = (answer.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise CliError(ExitStatus.FAILED, f"the generator's registry program failed: {last}") from error
+        raise CliError(ExitStatus.FAILED, f"the generator's program {program} failed: {last}") from error
     return found

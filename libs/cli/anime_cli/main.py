@@ -27,6 +27,7 @@ from anime_cli import (
     unload,
     upload,
     upscale,
+    workflows,
 )
 from anime_cli.errors import ExitStatus
 from anime_cli.settings import StackSettings
@@ -90,6 +91,7 @@ app.add_typer(files.app, name="files")
 app.command()(upload.upload)
 app.command()(system.queue)
 app.add_typer(models.app, name="models")
+app.add_typer(workflows.app, name="workflows")
 app.command()(system.generators)
 app.command()(unload.unload)
 app.add_typer(dead.app, name="dead")

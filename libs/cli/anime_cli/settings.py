@@ -111,10 +111,15 @@ class ClientSettings(BaseSettings):
     gateway_port: int = Field(8328, ge=0, le=65535, description="Its port on this machine when no stack is found.")
     gateway_tokens: Path | None = Field(None, description="File of access tokens, if not that of the home.")
     models: Path | None = Field(None, description="The generator's registry of models, which the doctor looks at.")
+    comfyui: Path | None = Field(None, description="The file of ComfyUI servers, if not that of the home.")
 
     def registry(self) -> Path:
         """The owner's registry of models, which need not be there: the one that is set, else that of this home."""
         return self.models or self.home.expanduser().absolute() / "models.toml"
+
+    def servers(self) -> Path:
+        """The file of ComfyUI servers, which need not be there: the one that is set, else that of this home."""
+        return self.comfyui or self.home.expanduser().absolute() / "comfyui.toml"
 
     def existing_registry(self) -> Path | None:
         """The same, or none: only one that was set must be there."""

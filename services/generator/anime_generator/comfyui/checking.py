@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from anime_generator.comfyui.choosing import ROLES
 from anime_generator.comfyui.graph import Node, nodes_of
 from anime_generator.comfyui.manifest import Place, Workflow
 
@@ -20,7 +21,9 @@ SOME = 8
 
 def check(workflow: Workflow, classes: Mapping[str, Any]) -> list[str]:
     """What is wrong with a workflow on this server, each with its node; empty when it can run."""
-    filled = frozenset(place for places in workflow.fields.values() for place in places)
+    kept = set() if workflow.name in ROLES else {"model"}  # others draw with the checkpoint that they have
+    taken = (places for name, places in workflow.fields.items() if name not in kept)
+    filled = frozenset(place for places in taken for place in places)
     problems = []
     for node in nodes_of(workflow.graph).values():
         where = f"node {node.id} {node.title!r}"

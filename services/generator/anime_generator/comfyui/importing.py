@@ -16,30 +16,55 @@ CONDITIONINGS = {"prompt": "positive", "negative_prompt": "negative"}
 """The inputs of a sampler that texts come in by."""
 _SAMPLER = {
     "steps": ("steps",),
-    "guidance": ("cfg",),
+    "guidance": ("cfg", "guidance"),
     "sampler": ("sampler_name",),
     "scheduler": ("scheduler",),
     "seed": ("seed", "noise_seed"),
 }
+_PARTS = {"steps": "sigmas", "guidance": "guider", "sampler": "sampler", "scheduler": "sigmas", "seed": "noise"}
+"""The inputs by which those samplers take these settings that are made up of parts, such as `SamplerCustomAdvanced`."""
 DEEPEST = 64
 """Links that are followed at most."""
 
 
 @dataclass(slots=True)
 class Imported:
-    """The lines of a manifest, and what a person should know. `problems` are reasons why it cannot be used so."""
+    """The lines of a manifest, and what a person should know."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     loader: str | None = None
+    upscale: str | None = None
     notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    samples: bool = True
+
+    @property
+    def problems(self) -> list[str]:
+        """Reasons why it cannot be used so."""
+        found = [] if self.outputs else ["no node of it writes files under a prefix: add a SaveImage node"]
+        needed = ("prompt", "seed") if self.samples else ()
+        return found + [f"{name}: no input was found that takes it" for name in needed if name not in self.fields]
+
+    def say(self, name: str, place: str) -> None:
+        """Have a line of the manifest say something else than what was found; several places with commas between."""
+        places = [each.strip() for each in place.split(",") if each.strip()]
+        if name == "outputs":
+            self.outputs = places
+        elif name in {"loader", "upscale"}:
+            setattr(self, name, place or None)
+        elif places:
+            self.fields[name] = places
+        else:
+            self.fields.pop(name, None)
+        self.notes = [each for each in self.notes if not each.startswith(f"{name}:")]
 
     def manifest(self, title: str) -> str:
         """The manifest as it is to be written."""
         lines = [f"title = {json.dumps(title)}", f"outputs = {json.dumps(self.outputs)}"]
         if self.loader is not None:
             lines.append(f"loader = {json.dumps(self.loader)}")
+        if self.upscale is not None:
+            lines.append(f"upscale = {json.dumps(self.upscale)}")
         lines += ["", "[fields]"]
         for name, places in self.fields.items():
             key = name if name.isidentifier() else json.dumps(name)
@@ -54,18 +79,21 @@ def import_graph(graph: Graph) -> Imported:
     if samplers:
         _sampler(graph, samplers, found)
     else:
-        found.problems.append("there is no sampler among its nodes: name the inputs in the manifest by hand")
+        found.samples = False
+        found.notes.append(
+            "there is no sampler among its nodes: it draws nothing, or with nodes that are not known here"
+        )
     for name, node in graph.items():
         if _literal(graph, name, "filename_prefix"):
             found.outputs.append(name)
             found.fields.setdefault("file_prefix", []).append(f"{name}.filename_prefix")
         if node["class_type"] == "CLIPSetLastLayer" and _literal(graph, name, "stop_at_clip_layer"):
             found.fields.setdefault("clip_skip", []).append(f"{name}.stop_at_clip_layer")
-    if not found.outputs:
-        found.problems.append("no node of it writes files under a prefix: add a SaveImage node")
-    found.problems += [
-        f"{name}: no input was found that takes it" for name in ("prompt", "seed") if name not in found.fields
+    stills = [
+        name for name in found.outputs if graph[name]["class_type"] == "SaveImage" and _links(graph, name, "images")
     ]
+    if len(found.outputs) == 1 == len(stills):
+        found.upscale = f"{stills[0]}.images"
     missing = [name for name in ("negative_prompt", "width", "model") if name not in found.fields]
     found.notes += [f"{name}: stays as it is in the workflow: no input was found that takes it" for name in missing]
     return found
@@ -75,11 +103,11 @@ def _sampler(graph: Graph, samplers: list[str], found: Imported) -> None:
     first = samplers[0]
     for name, inputs in _SAMPLER.items():
         takers = samplers if name == "seed" else [first]
-        places = [f"{each}.{key}" for each in takers for key in inputs if _literal(graph, each, key)]
+        places = [place for each in takers if (place := _setting(graph, each, name, inputs)) is not None]
         if places:
-            found.fields[name] = places
+            found.fields[name] = list(dict.fromkeys(places))
     for name, key in CONDITIONINGS.items():
-        texts = [each for each in _upstream(graph, first, key) if _literal(graph, each, "text")]
+        texts = [each for each in _conditioned(graph, first, key) if _literal(graph, each, "text")]
         if texts:
             found.fields[name] = [f"{texts[0]}.text"]
     if found.fields.get("prompt") and found.fields.get("prompt") == found.fields.get("negative_prompt"):
@@ -92,8 +120,30 @@ def _sampler(graph: Graph, samplers: list[str], found: Imported) -> None:
         found.notes.append(f"the samplers {rest} draw again after {first}: they get the seed, and keep their settings")
 
 
+def _setting(graph: Graph, sampler: str, name: str, inputs: tuple[str, ...]) -> str | None:
+    """Where a setting of a sampler stands: at itself, or at the parts that those are made up of which have such."""
+    here = next((f"{sampler}.{key}" for key in inputs if _literal(graph, sampler, key)), None)
+    if here is not None or name not in _PARTS:
+        return here
+    part = _PARTS[name]
+    return next(
+        (f"{each}.{key}" for each in _upstream(graph, sampler, part) for key in inputs if _literal(graph, each, key)),
+        None,
+    )
+
+
+def _conditioned(graph: Graph, sampler: str, key: str) -> Iterator[str]:
+    """The nodes that a conditioning of a sampler comes from, of a guider's where the sampler has one."""
+    if _links(graph, sampler, key):
+        yield from _upstream(graph, sampler, key)
+    for guider in _links(graph, sampler, "guider"):
+        for name in (key, "conditioning") if key == "positive" else (key,):
+            yield from _upstream(graph, guider, name)
+
+
 def _model(graph: Graph, sampler: str, found: Imported) -> None:
-    for name in _upstream(graph, sampler, "model"):
+    guiders = [each for guider in _links(graph, sampler, "guider") for each in _upstream(graph, guider, "model")]
+    for name in (*_upstream(graph, sampler, "model"), *guiders):
         if _literal(graph, name, "ckpt_name"):
             found.fields["model"] = [f"{name}.ckpt_name"]
             found.loader = name

@@ -3,7 +3,7 @@
     [servers.tower]                          # the name of the worker that drives it
     url = "http://127.0.0.1:8188"
     device = "cuda-GPU-5f3c…"                # the card's id, when other workers draw on it too
-    workflows = "workflows"                  # a folder of own workflows, beside this file
+    workflows = "flows"                      # a folder of own workflows; default: "workflows" beside this file
     headers = { Authorization = "file:secrets/comfyui" }  # or the value itself
 
     [checkpoints."sdxl/animagine-xl-4.0.safetensors"]  # as the server calls it; needed only for what differs
@@ -30,6 +30,8 @@ from anime_generator.registry.entries import ClipSkip, Defaults, Note, PresetEnt
 
 WORKER = r"^[a-z0-9_-]{1,32}$"
 """What a worker may be called."""
+WORKFLOWS = "workflows"
+"""The folder of own workflows, beside the file of servers, unless that says otherwise; it need not be there."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """What a header may be called (RFC 9110 §5.6.2)."""
 
@@ -156,8 +158,8 @@ def _remote(name: str, entry: ServerEntry, folder: Path, problems: list[str]) ->
     problems += [
         f"{where}.headers: {header!r} is no header's name" for header in headers if not _HEADER.fullmatch(header)
     ]
-    workflows = folder / Path(entry.workflows).expanduser() if entry.workflows is not None else None
-    if workflows is not None and not workflows.is_dir():
+    workflows = folder / Path(entry.workflows or WORKFLOWS).expanduser()
+    if entry.workflows is not None and not workflows.is_dir():
         problems.append(f"{where}.workflows: {workflows} is no folder")
     return Remote(
         name=name,
