@@ -19,7 +19,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-chaos bench bench-generator lint types fmt generated clean sprite-setup sprite-train sprite-pack sprite-eval always
+.PHONY: help setup demo run test test-fast test-live test-chaos bench bench-generator lint types fmt generated clean sprite-setup sprite-train sprite-pack sprite-eval always
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -44,6 +44,9 @@ test: lint types ## what CI runs: lint, types and every test
 
 test-fast: setup ## the tests that need no server
 	$(BIN)/pytest -m "not server and not stack and not slow" $(ARGS)
+
+test-live: setup ## the tests of the ComfyUI engine on a real server (ANIME_TEST_COMFYUI_URL=http://127.0.0.1:8188)
+	$(BIN)/pytest tests/live $(ARGS)
 
 test-chaos: setup ## 2,000 jobs amid random kills and freezes (ARGS="--seed 7 --jobs 500")
 	$(BIN)/python -m tests.faults.chaos $(ARGS)

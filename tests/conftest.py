@@ -21,8 +21,8 @@ from anime_common import db
 
 pytest_plugins = ["tests.buses", "tests.stacks"]
 
-# No test sees the settings of whoever runs it.
-for _name in [name for name in os.environ if name.startswith("ANIME_")]:
+# No test sees the settings of whoever runs it, but for those that are meant for tests.
+for _name in [name for name in os.environ if name.startswith("ANIME_") and not name.startswith("ANIME_TEST_")]:
     del os.environ[_name]
 
 # A shell that starts us in the background has SIGINT ignored, and programs that we start would inherit that.

@@ -209,7 +209,11 @@ _NODES: dict[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]] = {
     ),
     "ImageCompositeMasked": _compose,
     "EmptyImage": lambda given: (
-        Image.new("RGB", (given["width"], given["height"]), (given["color"] >> 16 & 255, 0, given["color"] & 255)),
+        Image.new(
+            "RGB",
+            (given["width"], given["height"]),
+            (given["color"] >> 16, given["color"] >> 8 & 255, given["color"] & 255),
+        ),
     ),
     "Explode": _explode,
 }

@@ -25,11 +25,15 @@ from anime_common import topology
 from anime_echo_bridge.settings import EchoSettings
 from anime_files.settings import FilesSettings
 from anime_gateway.settings import GatewaySettings
-from anime_generator.engines import ENGINES
+from anime_generator.comfyui import faults
+from anime_generator.comfyui.manifest import load_workflow
+from anime_generator.comfyui.servers import load_servers
+from anime_generator.engines import LOCAL
 from anime_generator.registry import BUILT_IN, load_registry
 from anime_generator.registry.header import read_header
 from anime_generator.settings import GeneratorSettings
 from anime_jobs.settings import JobsSettings
+from tests.comfyui.recordings import scripts
 from tests.docs.markdown import Document, documents, read
 from tests.generator.published import SD15, SDXL, layout
 from tests.generator.test_registry import KOHYA, write_header
@@ -76,9 +80,14 @@ def test_what_make_is_told_to_make_is_a_target(document: Document) -> None:
             assert f"$({setting})" in makefile or f"export {setting}" in makefile, command
 
 
+def read_text(folder: Path) -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+
+
 @each_document
 def test_the_settings_it_names_exist(document: Document) -> None:
     known = {f"ANIME_{field.upper()}" for settings in SETTINGS for field in settings.model_fields}
+    known |= set(re.findall(r"ANIME_TEST_[A-Z_]+", "".join(read_text(ROOT / "tests" / "live"))))
     streams = {stream.name for stream in topology.STREAMS}
     text = "\n".join([document.prose, *(block.text for block in document.blocks)])
     for name in set(re.findall(r"\bANIME_[A-Z0-9_]+\*?", text)) - streams:
@@ -124,7 +133,7 @@ def registry_folder(folder: Path, document: Document) -> Path:
 @pytest.mark.parametrize("name", ["README.md", "services/generator/README.md", "docs/models.md"])
 def test_the_registry_it_shows_is_read(name: str, tmp_path: Path) -> None:
     folder = registry_folder(tmp_path, read(ROOT / name))
-    registry = load_registry(folder / "models.toml", frozenset(ENGINES))
+    registry = load_registry(folder / "models.toml", LOCAL)
     spec = registry.models[registry.default]
     assert (spec.default, spec.preload, spec.engine) == (True, True, "diffusers")
     assert spec.source is not None
@@ -139,8 +148,38 @@ def test_a_model_of_another_family_is_read_as_it_is_shown(tmp_path: Path) -> Non
     text = read(ROOT / "docs" / "models.md").block("toml", "[models.big]").text
     (tmp_path / "models.toml").write_text(text)
     tiny("sd3", tmp_path / tomllib.loads(text)["models"]["big"]["source"])
-    spec = load_registry(tmp_path / "models.toml", frozenset(ENGINES)).models["big"]
+    spec = load_registry(tmp_path / "models.toml", LOCAL).models["big"]
     assert (spec.engine, spec.family, spec.defaults.sampler) == ("auto", "sd3", "euler")
+
+
+def test_the_files_of_servers_it_shows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("Bearer key")
+    (tmp_path / "flows").mkdir()
+    shown = [block.text for block in read(ROOT / "docs" / "comfyui.md").blocks if "[servers." in block.text]
+    assert len(shown) == 2
+    for text in shown:
+        (tmp_path / "comfyui.toml").write_text(text)
+        assert load_servers(tmp_path / "comfyui.toml").servers["tower"].url in text
+    found = load_servers(tmp_path / "comfyui.toml")
+    assert found.servers["tower"].headers == {"Authorization": "Bearer key"}
+    assert found.loras["ink_v2.safetensors"].weight == 0.8
+
+
+def test_the_manifest_it_shows_is_that_of_an_exported_workflow(tmp_path: Path) -> None:
+    graph = {
+        **scripts("a_success_cold_full")[0].graph,
+        "15": {"class_type": "RandomNoise", "inputs": {"noise_seed": 1}},
+    }
+    (tmp_path / "portrait.json").write_text(json.dumps(graph))
+    (tmp_path / "portrait.toml").write_text(read(ROOT / "docs" / "comfyui.md").block("toml", "outputs = ").text)
+    assert load_workflow(tmp_path / "portrait.toml").honours > {"prompt", "seed", "loras", "upscale"}
+
+
+def test_every_code_of_comfyui_that_there_is_stands_in_the_table() -> None:
+    text = (ROOT / "docs" / "comfyui.md").read_text()
+    codes = [value for name, value in vars(faults).items() if name.isupper() and isinstance(value, str)]
+    assert len(codes) > 12
+    assert [code for code in codes if f"`{code}`" not in text] == []
 
 
 def test_the_way_out_of_pickles_works(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ class RemoteCard:
         self._told: Mapping[str, Any] = {}
         self._asked = float("-inf")
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._server.close()
+
     @property
     def kind(self) -> Literal["cuda", "cpu", "other"]:
         """What the server computes on."""
