@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anime_cli import render
+from anime_common.contracts.files import FileView
 from anime_common.contracts.jobs import JobView
 from anime_common.contracts.vocabulary import JobState
 from tests.cli.fake_gateway import view
@@ -28,6 +30,18 @@ def test_durations(value: float | None, text: str) -> None:
 )
 def test_sizes(count: int, text: str) -> None:
     assert render.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        ({"width": 64, "height": 48}, "64x48"),
+        ({"width": 64, "height": 48, "duration": 1.5}, "64x48, 1.5 s"),
+        ({"width": 0, "height": 0, "duration": 75.0}, "1 min 15 s"),
+    ],
+)
+def test_measures(known: dict[str, Any], text: str) -> None:
+    assert render.measures(FileView.model_construct(**known)) == text
 
 
 @given(st.text(), st.integers(2, 80))

@@ -11,12 +11,13 @@ import pytest
 
 from anime_common import failpoints
 from anime_common.artifacts import Artifacts, staging_key, staging_prefix
-from anime_common.contracts.files import Filed, FileDeleted, FileRef, FilingFailed
+from anime_common.contracts.files import Filed, FileDeleted, FileQuery, FileRef, FilingFailed
 from anime_common.contracts.jobs import JobCancelled, JobCompleted, JobEvent, JobFailed
 from anime_common.contracts.vocabulary import JobState
 from anime_common.failpoints import FailpointError
 from anime_common.messages import uuid7
 from anime_common.outcomes import Unavailable
+from tests.clips import animation, clip, sound
 from tests.files.conftest import NOW, Desk, delivery, filing_of, job, picture, staged
 from tests.waiting import eventually
 
@@ -144,6 +145,10 @@ async def test_bad_staging_fails_the_filing(desk: Desk, content: bytes | None, c
         (b"<html>no picture</html>", {}),
         (picture((32, 32)), {}),
         (b"x" * 40, {"media_type": "video/mp4"}),
+        (clip(), {"media_type": "video/webm"}),
+        (clip()[:-40], {"media_type": "video/mp4"}),
+        (sound(0.1), {"media_type": "audio/flac", "width": 0, "height": 0}),
+        (picture(kind="WEBP"), {"media_type": "image/gif"}),
     ],
 )
 async def test_what_is_no_picture_is_withdrawn_again(desk: Desk, data: bytes, changes: dict[str, Any]) -> None:
@@ -157,14 +162,51 @@ async def test_what_is_no_picture_is_withdrawn_again(desk: Desk, data: bytes, ch
     assert desk.lying() == []
 
 
-async def test_a_clip_is_filed_as_video(desk: Desk) -> None:
-    data = b"\x00\x00\x00\x18ftypmp42" + bytes(100)
+async def test_clips_animations_and_sounds_are_filed_by_their_type(desk: Desk) -> None:
+    contents = {
+        "video/webm": clip(container="webm", codec="libvpx"),
+        "image/gif": animation("GIF"),
+        "audio/flac": sound(0.5, container="flac", codec="flac"),
+        "image/png": picture(),
+    }
+    outputs = [
+        staged(data, index, (0, 0) if media_type.startswith("audio/") else (64, 48), media_type=media_type)
+        for index, (media_type, data) in enumerate(contents.items())
+    ]
+    filing = filing_of(job(), outputs)
+    await desk.stage(filing, *contents.values())
+    await desk.ledger.handle([delivery(filing)])
+    (filed,) = await desk.said()
+    assert isinstance(filed, Filed)
+    code = filing.job.code
+    assert [(output.key, output.type, output.duration, output.frames) for output in filed.outputs] == [
+        (f"sky/2026-03-14/video/{code}_00.webm", "video", 1.0, 8),
+        (f"sky/2026-03-14/image/{code}_01.gif", "image", 0.4, 5),
+        (f"sky/2026-03-14/audio/{code}_02.flac", "audio", 0.5, None),
+        (f"sky/2026-03-14/image/{code}_03.png", "image", None, None),
+    ]
+    for output, data in zip(filed.outputs, contents.values(), strict=True):
+        assert await desk.artifacts.get(output.key) == data
+    moving, animated, heard, still = [await desk.library.get(FileRef(id=output.file_id)) for output in filed.outputs]
+    for view in (moving, animated):
+        assert view.thumbnail_key == f"thumbnails/{view.id.hex[-2:]}/{view.id}.webp"
+        assert (await desk.artifacts.get(view.thumbnail_key))[8:12] == b"WEBP"
+    assert (heard.thumbnail_key, still.thumbnail_key) == (None, still.key)
+    assert (heard.width, heard.height, heard.duration) == (0, 0, 0.5)
+    assert [view.id for view in (await desk.library.list(FileQuery(type="audio"))).items] == [heard.id]
+
+
+async def test_a_clip_that_dies_half_way_has_one_poster(desk: Desk) -> None:
+    data = clip()
     filing = filing_of(job(), [staged(data, media_type="video/mp4")])
     await desk.stage(filing, data)
+    failpoints.configure("files.after_copy=error")
+    with pytest.raises(FailpointError):
+        await desk.ledger.handle([delivery(filing)])
     await desk.ledger.handle([delivery(filing)])
     (row,) = await desk.rows("filed")
-    assert (row["type"], row["thumbnail_key"]) == ("video", None)
-    assert row["key"].startswith("sky/2026-03-14/video/")
+    assert (row["duration"], row["frames"]) == (1.0, 8)
+    assert desk.lying() == sorted([row["key"], row["thumbnail_key"]])
 
 
 async def test_the_next_attempt_gets_another_key_after_a_failure(desk: Desk) -> None:

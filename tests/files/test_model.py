@@ -29,6 +29,8 @@ class TestKeys:
     def test_default(self) -> None:
         assert key() == "sky/2026-03-14/image/a1b2c3d4_03.png"
         assert key(media_type="video/mp4") == "sky/2026-03-14/video/a1b2c3d4_03.mp4"
+        assert key(media_type="audio/mpeg") == "sky/2026-03-14/audio/a1b2c3d4_03.mp3"
+        assert key(media_type="image/gif") == "sky/2026-03-14/image/a1b2c3d4_03.gif"
         assert key(media_type="image/jpeg", suffix=2) == "sky/2026-03-14/image/a1b2c3d4_03-2.jpg"
 
     def test_a_template_of_ones_own(self) -> None:

@@ -9,19 +9,43 @@ import zlib
 import pytest
 from PIL import Image
 
-from anime_files.pictures import NotAPicture, is_mp4, look
+from anime_common.contracts.vocabulary import MediaType
+from anime_files.pictures import NotAPicture, Seen, look
+from tests.clips import animation
 from tests.files.conftest import picture
 
 
-def seen(
-    data: bytes, size: tuple[int, int] = (64, 48), media_type: str = "image/png", limit: int = 10**6
-) -> bytes | None:
+def looked(
+    data: bytes, size: tuple[int, int] = (64, 48), media_type: MediaType = "image/png", limit: int = 10**6
+) -> Seen:
     return look(data, media_type=media_type, size=size, max_pixels=limit, longest=384)
 
 
-@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("WEBP", "image/webp"), ("JPEG", "image/jpeg")])
-def test_a_small_picture_is_its_own_thumbnail(kind: str, media_type: str) -> None:
-    assert seen(picture(kind=kind), media_type=media_type) is None
+def seen(data: bytes, size: tuple[int, int] = (64, 48)) -> bytes | None:
+    return looked(data, size).small
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type"),
+    [("PNG", "image/png"), ("WEBP", "image/webp"), ("JPEG", "image/jpeg"), ("GIF", "image/gif")],
+)
+def test_a_small_picture_is_its_own_thumbnail(kind: str, media_type: MediaType) -> None:
+    assert looked(picture(kind=kind), media_type=media_type) == Seen(own=True)
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("WEBP", "image/webp"), ("GIF", "image/gif")])
+def test_what_moves_has_its_first_frame_as_a_thumbnail_that_does_not(kind: str, media_type: MediaType) -> None:
+    found = looked(animation(kind, 5), media_type=media_type)
+    assert (found.own, found.frames, found.duration) == (False, 5, 0.4)
+    assert found.small is not None
+    with Image.open(io.BytesIO(found.small)) as image:
+        assert (image.format, image.size, getattr(image, "n_frames", 1)) == ("WEBP", (64, 48), 1)
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("GIF", "image/gif")])
+def test_an_animation_without_its_end_is_refused(kind: str, media_type: MediaType) -> None:
+    with pytest.raises(NotAPicture, match="cut off"):
+        looked(animation(kind)[:-20], media_type=media_type)
 
 
 def test_a_large_picture_gets_a_small_one() -> None:
@@ -72,8 +96,3 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks() -> None:
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
-
-
-def test_mp4() -> None:
-    assert is_mp4(b"\x00\x00\x00\x18ftypmp42")
-    assert not is_mp4(b"\x89PNG")

@@ -26,6 +26,7 @@ from anime_common.contracts.files import (
     LibraryStats,
     UpdateFile,
 )
+from anime_common.contracts.vocabulary import EXTENSIONS
 from anime_common.messages import uuid7
 from anime_common.outcomes import not_found
 from anime_common.rpc_contract import Empty
@@ -183,6 +184,31 @@ async def test_a_type_that_a_browser_would_run_is_not_passed_on(door: Door, libr
     response = await door.client.get(f"/files/{library.add(media_type='text/html').id}/content")
     assert response.headers["content-type"] == "application/octet-stream"
     assert "sandbox" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(("media_type", "extension"), EXTENSIONS.items())
+async def test_every_type_is_sent_as_it_is(door: Door, library: Library, media_type: str, extension: str) -> None:
+    key = f"default/2026-06-01/any/abcd2345_00.{extension}"
+    await door.gateway.artifacts.put(key, BYTES)
+    file = library.add(key=key, media_type=media_type)
+    response = await door.client.get(f"/files/{file.id}/content", headers={"Range": "bytes=100-299"})
+    assert (response.status_code, response.content) == (206, BYTES[100:300])
+    assert response.headers["content-type"] == media_type
+    assert response.headers["content-disposition"] == f'inline; filename="abcd2345_00.{extension}"'
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "allow-scripts" not in policy
+    assert ("media-src 'self'" in policy) == media_type.startswith(("video/", "audio/"))
+
+
+async def test_a_sound_is_shown_without_a_picture(door: Door, library: Library) -> None:
+    file = library.add(
+        type="audio", media_type="audio/flac", thumbnail_key=None, width=0, height=0, duration=1.5, frames=None
+    )
+    told = (await door.client.get(f"/files/{file.id}")).json()
+    assert (told["type"], told["duration"], told["frames"], told["thumbnail_url"]) == ("audio", 1.5, None, None)
+    assert (await door.client.get("/files", params={"type": "audio"})).status_code == 200
+    assert library.asked[-1].type == "audio"
 
 
 async def test_files_are_found_rated_and_deleted(door: Door, library: Library) -> None:

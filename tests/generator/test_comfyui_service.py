@@ -11,6 +11,7 @@ import pytest
 
 from anime_cli.nats_server import NatsServer
 from anime_common.artifacts import Artifacts, staging_key
+from anime_common.contracts.generation import workflow_text
 from anime_common.contracts.generator import (
     AbandonAttempt,
     AttemptFailed,
@@ -267,6 +268,37 @@ async def test_models_are_freed_on_order_but_not_while_anything_runs(
     await ledger.sees(again, "started", "finished")
     await ledger.order(UnloadModel())
     await eventually(lambda: painter.frees == 1)
+
+
+async def test_a_job_may_bring_its_workflow_where_that_is_switched_on(
+    place: Place, ledger: Ledger, painter: Painter
+) -> None:
+    place.write(painter.url, "inline = true\n")
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 48, "height": 32, "batch_size": 1, "color": 255}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}},
+    }
+    job = offered(
+        model="workflow", workflow=workflow_text(graph), width=512, height=512, sampler=Sampler.EULER, steps=1
+    )
+    bad = offered(
+        model="workflow", workflow=workflow_text({**graph, "3": {"class_type": "LoadImage", "inputs": {}}}),
+        width=512, height=512, sampler=Sampler.EULER, steps=1,
+    )  # fmt: skip
+    async with place.worker() as runtime:
+        await ledger.offer(job)
+        await ledger.sees(job, "started", "finished")
+        finished = (await ledger.facts(job))[-1]
+        assert isinstance(finished, AttemptFinished)
+        assert [(each.width, each.height) for each in finished.outputs] == [(48, 32)]
+        (picture,) = await pictures(runtime, finished)
+        assert read_png(picture) is not None
+        await ledger.offer(bad)
+        await ledger.sees(bad, "started", "failed")
+        failed = (await ledger.facts(bad))[-1]
+        assert isinstance(failed, AttemptFailed)
+        assert (failed.code, failed.retryable) == ("node_not_allowed", False)
+    assert len(painter.posts()) == 1
 
 
 class TestResuming:

@@ -284,3 +284,17 @@ def test_a_picture_that_is_only_enlarged_has_no_steps() -> None:
     assert subject.view().steps is None
     subject.saved(0)
     assert subject.view().percent == 99.0
+
+
+def test_a_workflow_that_makes_other_steps_than_asked_for_is_believed() -> None:
+    subject = tracker(images=1, steps=1)
+    subject.begin(Phase.SAMPLING, 0.0)
+    seen = []
+    for step in range(1, 21):
+        subject.expect(20)
+        subject.stepped((0,), step, 1, float(step))
+        seen.append((subject.view().step, subject.view().steps, subject.view().percent))
+    assert [each[:2] for each in seen] == [(step, 20) for step in range(1, 21)]
+    percents = [each[2] for each in seen]
+    assert percents == sorted(set(percents))
+    assert percents[0] < 15

@@ -212,3 +212,14 @@ def test_words_that_the_model_does_not_know_are_said_and_those_of_its_loras_are_
     assert warning == "prompt: left out 'dragon'; counterfeit knows these tags: 1girl, smile"
     assert resolved(small, prompt="1girl, ink style", loras=[{"key": "ink"}]).warnings == ()
     assert resolved(small, prompt="upscale", init_image=PICTURE, strength=0.0, upscale={}).warnings == ()
+
+
+def test_workflows_are_for_the_model_that_runs_nothing_else() -> None:
+    graph = {"2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}
+    inline = MODEL.model_copy(update={"fields": ("prompt", "workflow")})
+    assert refusal(MODEL.model_copy(update={"fields": ("prompt",)}), workflow=graph)[:2] == (
+        "not_supported",
+        "workflow",
+    )
+    assert refusal(inline)[1] == "workflow"
+    assert refusal(inline, workflow=graph, steps=4)[:2] == ("not_supported", "steps")

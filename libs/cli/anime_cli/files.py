@@ -1,4 +1,4 @@
-"""`anime files`: the library of finished pictures."""
+"""`anime files`: the library of finished pictures, clips and sounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anime_cli.errors import CliError, ExitStatus
 from anime_cli.options import Json, Limit, Url, run, show_json
 from anime_common.contracts.files import FilePage, FileView
 
-app = typer.Typer(no_args_is_help=True, help="Files: the library of finished pictures.")
+app = typer.Typer(no_args_is_help=True, help="Files: the library of finished pictures, clips and sounds.")
 
 FileId = Annotated[UUID, typer.Argument(help="The file's id.", show_default=False)]
 Words = Annotated[str | None, typer.Argument(help="Words of the prompt, or a tag.", show_default=False)]
@@ -66,14 +66,14 @@ def list_files(
         (
             str(each.id),
             each.key,
-            f"{each.width}x{each.height}",
+            render.measures(each),
             render.size(each.size),
             "*" * each.rating,
             render.one_line(each.settings.prompt if each.settings else each.name or "", 40),
         )
         for each in page.items
     ]
-    render.table(("id", "key", "pixels", "size", "rating", "prompt"), rows, "no files")
+    render.table(("id", "key", "measures", "size", "rating", "prompt"), rows, "no files")
     if page.next:
         render.console().print(f"there are more: --cursor {page.next}", soft_wrap=True)
 
@@ -98,7 +98,8 @@ def show(file: FileId, *, url: Url = None, as_json: Json = False) -> None:
             ("key", found.key),
             ("job", f"{found.code}  {found.job_id}" if found.job_id else None),
             ("project", found.project),
-            ("pixels", f"{found.width}x{found.height}"),
+            ("measures", render.measures(found)),
+            ("frames", found.frames),
             ("size", render.size(found.size)),
             ("sha256", found.sha256),
             ("rating", found.rating or None),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -58,6 +60,14 @@ UpscaleFactor = Annotated[
     typer.Option("--upscale", metavar="[FACTOR]", help="Enlarge the finished pictures; without a number 2 times."),
 ]
 Upscaler = Annotated[str | None, typer.Option("--upscaler", metavar="NAME", help="What enlarges.")]
+WorkflowFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--workflow",
+        metavar="FILE",
+        help="Run a workflow as ComfyUI exports it (API): with --model workflow, where the owner allows it.",
+    ),
+]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")]
 
 
@@ -118,6 +128,7 @@ def generate(
     hires: HiresScale = None,
     upscale: UpscaleFactor = None,
     upscaler: Upscaler = None,
+    workflow: WorkflowFile = None,
     optimize: Optimize = False,
     priority: PriorityClass = None,
     not_before: NotBefore = None,
@@ -152,6 +163,8 @@ def generate(
         more = _enlarging(hires, upscale, upscaler, None if original else strength)
         if lora:
             more["loras"] = [_lora(each) for each in lora]
+        if workflow is not None:
+            more["workflow"] = _workflow(workflow)
         if original and strength is not None:
             more["strength"] = strength
         async with connect(url) as api:
@@ -163,6 +176,13 @@ def generate(
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _workflow(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CliError(ExitStatus.USAGE, f"--workflow {file}: {error}") from error
 
 
 def _enlarging(

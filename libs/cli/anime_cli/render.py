@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from anime_common.contracts.files import FileView
 from anime_common.contracts.jobs import JobView
 from anime_common.contracts.vocabulary import JobState
 
@@ -106,6 +107,12 @@ def size(count: int) -> str:
     return f"{value:.1f} TiB"
 
 
+def measures(file: FileView) -> str:
+    """How large a picture or clip is, and how long what moves or sounds."""
+    pixels = f"{file.width}x{file.height}" if file.width else ""
+    return ", ".join(filter(None, (pixels, seconds(file.duration))))
+
+
 def progress(job: JobView) -> str:
     """How far a job is, or why it waits, in a few words."""
     now = job.progress
@@ -113,7 +120,8 @@ def progress(job: JobView) -> str:
         place = f"place {now.position}" if now.position else ""
         return ", ".join(filter(None, (place, now.message or job.message)))
     if job.state is JobState.COMPLETED:
-        return f"{len(job.outputs)} picture{'s' if len(job.outputs) != 1 else ''}"
+        noun = "picture" if all(output.type == "image" for output in job.outputs) else "file"
+        return f"{len(job.outputs)} {noun}{'s' if len(job.outputs) != 1 else ''}"
     if job.state.ended:
         return job.error.message if job.error else (job.message or "")
     step = f"{now.step}/{now.steps}" if now.step is not None and now.steps else ""

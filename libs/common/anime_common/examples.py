@@ -150,9 +150,10 @@ _JOBS: Mapping[JobState, _JSON] = {
     JobState.CANCELLED: {**_ENDED, "message": "cancelled", "reached": _REACHED},
 }
 
+_STILL: _JSON = dict.fromkeys(("duration", "frames"))
 
 _UPLOAD: _JSON = {
-    **dict.fromkeys(("job_id", "attempt_id", "code", "settings")),
+    **dict.fromkeys(("job_id", "attempt_id", "code", "settings", "duration", "frames")),
     "key": "sunrise/2026-03-01/upload/3f9c81ab_00.png",
     "type": "upload",
     "name": "sketch of the rooftop.png",
@@ -171,12 +172,12 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     echo.Change: {"kind": "added", "text": "masterpiece"},
     echo.OptimizedPrompt: {"prompt": f"masterpiece, {PROMPT}"},
     generation.GenerationRequest: {
-        **dict.fromkeys(("not_before", "init_image", "mask", "strength", "hires", "upscale")),
+        **dict.fromkeys(("not_before", "init_image", "mask", "strength", "hires", "upscale", "workflow")),
         "width": 512,
         "project": "sunrise",
         "loras": [{"key": "ink-style"}],
     },
-    generation.Settings: dict.fromkeys(("init_image", "mask", "strength", "hires", "upscale")),
+    generation.Settings: dict.fromkeys(("init_image", "mask", "strength", "hires", "upscale", "workflow")),
     vocabulary.JobError: {"code": "out_of_memory", "message": "the card has too little memory", "retryable": False},
     vocabulary.LoraUse: {"key": "ink-style", "weight": 0.7},
     vocabulary.LoraInfo: {"key": "ink-style", "title": "Ink style", "family": "sd15", "trigger_words": ["ink style"]},
@@ -184,6 +185,8 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     vocabulary.Preset: {"name": "fast", "title": "Fast", "steps": 6, "guidance": 1.5},
     vocabulary.ModelInfo: {"key": "sprite", "default": True},
     vocabulary.SizeLimits: {"minimum": 64, "maximum": 1024, "multiple": 8},
+    vocabulary.StagedOutput: _STILL,
+    vocabulary.Output: _STILL,
     vocabulary.Reached: _REACHED,
     vocabulary.AttemptProgress: {"phase": "sampling", "image": 0, "images": 1, "preview": True},
     vocabulary.Progress: {
@@ -246,7 +249,7 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     },
     generator.FactPosition: {"sequence": 4711},
     files.FilingFailed: {"code": "corrupt", "message": "the sha256 of a staged file is not the promised one"},
-    files.FileView: {"id": FILE, "code": CODE, "name": None, "rating": 4, "favourite": True},
+    files.FileView: {"id": FILE, "code": CODE, "name": None, "rating": 4, "favourite": True, **_STILL},
     files.FileUploaded: {"file": _UPLOAD},
     files.RegisterUpload: {"id": FILE, "name": "sketch of the rooftop.png"},
 }

@@ -142,6 +142,8 @@ def view(row: Mapping[str, Any]) -> FileView:
         size=row["size"],
         width=row["width"],
         height=row["height"],
+        duration=row["duration"],
+        frames=row["frames"],
         sha256=row["sha256"],
         settings=None if row["settings"] is None else Settings.model_validate(row["settings"]),
         rating=row["rating"],

@@ -119,8 +119,8 @@ class Ledger:
         """The verdict on every filing, and those that are ours. Ours counts only where there was none yet."""
         earlier = await store.lock_verdicts(connection, filings)
         ours = {ident: each.verdict for ident, each in copied.items() if earlier[ident] is None}
-        thumbnails = {ident: key for filing in ours for ident, key in copied[filing].thumbnails.items()}
-        await store.decide(connection, ours, thumbnails)
+        looks = {ident: look for filing in ours for ident, look in copied[filing].looks.items()}
+        await store.decide(connection, ours, looks)
         if late := copied.keys() - ours.keys():
             await store.remove_again(connection, late)
         for ident, verdict in ours.items():

@@ -46,9 +46,11 @@ def check_template(template: str) -> None:
     checked(library_key(template, project="p", day=date(2000, 1, 1), code="c0de", index=0, media_type="image/png"))
 
 
-def file_type(media_type: str) -> Literal["image", "video"]:
-    """The kind of a staged file."""
-    return "video" if media_type.startswith("video/") else "image"
+def file_type(media_type: str) -> Literal["image", "video", "audio"]:
+    """The kind of a staged file; animated pictures are pictures."""
+    if media_type.startswith("video/"):
+        return "video"
+    return "audio" if media_type.startswith("audio/") else "image"
 
 
 def library_key(
@@ -154,6 +156,17 @@ FILED = Verdict(filed=True)
 def failed(code: str, message: str, *, retryable: bool) -> Verdict:
     """The verdict that the outputs cannot be filed; `retryable` when making them again may help."""
     return Verdict(False, code, message, retryable)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a staged file turned out to be: the key of its thumbnail (sounds have none), seconds and frames (see
+    `StagedOutput`).
+    """
+
+    thumbnail_key: str | None
+    duration: float | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

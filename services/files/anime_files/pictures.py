@@ -1,16 +1,28 @@
-"""Looks at pictures: do they really decode, are they as large as promised, and what do they look like when small?"""
+"""Looks at pictures: do they really decode, are they as large as promised, and what do they look like when small?
+
+Of animated ones the first frame is decoded, and the others are counted.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from anime_common.contracts.vocabulary import MediaType
+from anime_common.media_layout import Unusable, motion
 from anime_files.model import Picture
 
-_FORMATS = {"image/png": "PNG", "image/webp": "WEBP", "image/jpeg": "JPEG"}
+_FORMATS: dict[MediaType, str] = {
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/jpeg": "JPEG",
+    "image/gif": "GIF",
+}
+_UPLOADS = ("PNG", "WEBP", "JPEG")
 _MEDIA_TYPES = {name: media_type for media_type, name in _FORMATS.items()} | {"MPO": "image/jpeg"}
 """By the format that was found: MPO is a JPEG with more pictures behind it."""
 
@@ -41,11 +53,20 @@ class NotAPicture(Exception):
     """The bytes are no picture of the promised kind and size; the text says why."""
 
 
-def look(data: bytes, *, media_type: str, size: tuple[int, int], max_pixels: int, longest: int) -> bytes | None:
-    """The thumbnail (WebP, longest side at most `longest` pixels), or None when the picture can be its own.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a file shows: its thumbnail, if it has one and is not its `own`, its seconds and frames if it moves."""
 
-    Decodes the whole picture. Raises NotAPicture when it does not decode, has more than `max_pixels`, or is not
-    `size` (width, height) large.
+    small: bytes | None = None
+    own: bool = False
+    duration: float | None = None
+    frames: int | None = None
+
+
+def look(data: bytes, *, media_type: MediaType, size: tuple[int, int], max_pixels: int, longest: int) -> Seen:
+    """Look at a picture; its thumbnail is WebP, longest side at most `longest` pixels. What moves is never its own.
+
+    Raises NotAPicture when it does not decode, has more than `max_pixels`, or is not `size` (width, height) large.
     """
     try:
         with Image.open(io.BytesIO(data), formats=[_FORMATS[media_type]]) as image:
@@ -54,11 +75,16 @@ def look(data: bytes, *, media_type: str, size: tuple[int, int], max_pixels: int
             if image.size != size:
                 raise NotAPicture(f"it is {image.size[0]}x{image.size[1]}, not {size[0]}x{size[1]} as announced")
             image.load()
+            moves = motion(data, media_type)
+            if moves is not None:
+                return Seen(thumbnail(image, longest), duration=moves.duration, frames=moves.frames)
             if _is_small(size, data, longest):
-                return None
-            return _thumbnail(image, longest)
+                return Seen(own=True)
+            return Seen(thumbnail(image, longest))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise NotAPicture(f"it is too large: {error}") from error
+    except Unusable as error:
+        raise NotAPicture(str(error)) from error
     except _BROKEN as error:
         raise NotAPicture(f"it does not decode as {media_type}: {error}") from error
 
@@ -72,7 +98,7 @@ def inspect(data: bytes, *, max_pixels: int, longest: int) -> Picture:
     if not data:
         raise NotAPicture("it is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=list(_FORMATS.values())) as image:
+        with Image.open(io.BytesIO(data), formats=_UPLOADS) as image:
             (width, height), media_type = image.size, _MEDIA_TYPES[str(image.format)]
             if width * height > max_pixels:
                 raise NotAPicture(f"it has {width}x{height} pixels; at most {max_pixels} in all are allowed")
@@ -81,7 +107,7 @@ def inspect(data: bytes, *, max_pixels: int, longest: int) -> Picture:
                 raise NotAPicture("it is animated; only single pictures are allowed")
             image.load()
             orientation = _orientation(image)
-            small = None if _is_small(image.size, data, longest) else _thumbnail(image, longest, orientation)
+            small = None if _is_small(image.size, data, longest) else thumbnail(image, longest, orientation)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise NotAPicture(f"it has too many pixels; at most {max_pixels} are allowed") from error
     except UnidentifiedImageError as error:
@@ -107,7 +133,8 @@ def _is_small(size: tuple[int, int], data: bytes, longest: int) -> bool:
     return max(size) <= longest and len(data) <= SMALL_BYTES
 
 
-def _thumbnail(image: Image.Image, longest: int, orientation: int = 1) -> bytes:
+def thumbnail(image: Image.Image, longest: int, orientation: int = 1) -> bytes:
+    """A picture as a small WebP, turned as its EXIF orientation says. The picture is changed."""
     transparent = image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
     mode = "RGBA" if transparent else "RGB"
     small = image if image.mode == mode else image.convert(mode)
@@ -117,8 +144,3 @@ def _thumbnail(image: Image.Image, longest: int, orientation: int = 1) -> bytes:
     out = io.BytesIO()
     small.save(out, "WEBP", quality=_WEBP_QUALITY, method=2)
     return out.getvalue()
-
-
-def is_mp4(head: bytes) -> bool:
-    """Whether the first 12 bytes are those of an ISO base media file (ISO/IEC 14496-12 §4.3: a box `ftyp` first)."""
-    return head[4:8] == b"ftyp"

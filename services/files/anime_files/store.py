@@ -11,7 +11,7 @@ from uuid import UUID
 from anime_common.contracts.vocabulary import Output
 from anime_common.outbox import Connection
 from anime_files import model
-from anime_files.model import Entry, FilingId, Verdict
+from anime_files.model import Entry, FilingId, Look, Verdict
 
 MAX_SUFFIX = 1000
 
@@ -133,8 +133,8 @@ def _verdict(row: Mapping[str, Any]) -> Verdict | None:
     return model.failed(row["code"], row["message"], retryable=row["retryable"])
 
 
-async def decide(connection: Connection, verdicts: Mapping[FilingId, Verdict], thumbnails: Mapping[UUID, str]) -> None:
-    """Store verdicts: files become visible, with the thumbnails (key by file id), or their reservation is withdrawn."""
+async def decide(connection: Connection, verdicts: Mapping[FilingId, Verdict], looks: Mapping[UUID, Look]) -> None:
+    """Store verdicts: files become visible, with what they turned out to be, or their reservation is withdrawn."""
     ids = list(verdicts)
     jobs, attempts = _columns(ids)
     found = [verdicts[ident] for ident in ids]
@@ -162,10 +162,13 @@ async def decide(connection: Connection, verdicts: Mapping[FilingId, Verdict], t
         [verdict.filed for verdict in found],
     )
     await connection.execute(
-        "UPDATE files SET thumbnail_key = new.key FROM unnest($1::uuid[], $2::text[]) AS new (id, key)"
+        "UPDATE files SET thumbnail_key = new.key, duration = new.duration, frames = new.frames"
+        " FROM unnest($1::uuid[], $2::text[], $3::float8[], $4::int[]) AS new (id, key, duration, frames)"
         " WHERE files.id = new.id AND files.state = 'filed'",
-        list(thumbnails),
-        list(thumbnails.values()),
+        list(looks),
+        [look.thumbnail_key for look in looks.values()],
+        [look.duration for look in looks.values()],
+        [look.frames for look in looks.values()],
     )
 
 
@@ -189,6 +192,8 @@ async def outputs(connection: Connection, ids: Iterable[FilingId]) -> dict[Filin
             height=row["height"],
             type=row["type"],
             media_type=row["media_type"],
+            duration=row["duration"],
+            frames=row["frames"],
         )
         found[row["job_id"], row["attempt_id"]].append(output)
     return found

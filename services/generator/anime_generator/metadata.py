@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,18 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from anime_common.contracts.generation import PICTURE_RECORD
 from anime_common.contracts.vocabulary import Sampler
+from anime_common.media_layout import png_chunks
 from anime_generator import __version__
 from anime_generator.wire import named
 
 if TYPE_CHECKING:
     from anime_common.contracts.generation import Settings
     from anime_common.contracts.generator import OfferedJob
+    from anime_common.media_layout import Chunk
     from anime_generator.engines.protocol import Picture
 
 RECORD_VERSION = 1
+PARAMETERS = "parameters"
 NO_INPUTS: Mapping[UUID, str] = MappingProxyType({})
 COMPRESSION = 4
 """zlib level of the PNG: a quarter larger than the best takes a fifth of the time."""
@@ -133,14 +137,53 @@ def encode_png(
 ) -> bytes:
     """The picture as a PNG that carries both texts; `inputs` are the SHA-256 of what it began with, by file id."""
     info = PngInfo()
-    info.add_text("parameters", parameters(job, picture, image.size))
-    info.add_itxt(
-        PICTURE_RECORD,
-        json.dumps(record(job, picture, engine=engine, warnings=warnings, inputs=inputs), ensure_ascii=False),
-    )
+    info.add_text(PARAMETERS, parameters(job, picture, image.size))
+    info.add_itxt(PICTURE_RECORD, _as_json(record(job, picture, engine=engine, warnings=warnings, inputs=inputs)))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
     return buffer.getvalue()
+
+
+def annotate_png(
+    data: bytes,
+    job: OfferedJob,
+    picture: Picture,
+    size: tuple[int, int],
+    *,
+    engine: str,
+    warnings: tuple[str, ...] = (),
+    inputs: Mapping[UUID, str] = NO_INPUTS,
+) -> bytes:
+    """A PNG of another program's with both texts put in behind its head; every chunk of its own stays as it is.
+
+    `parameters` that it carries already are those of its maker, and stay alone; a record under our name is not ours,
+    and goes. Raises Damaged when it has no end.
+    """
+    head, *rest = png_chunks(data)
+    kept = [chunk for chunk in rest if _keyword(data, chunk) != PICTURE_RECORD]
+    info = PngInfo()
+    if all(_keyword(data, chunk) != PARAMETERS for chunk in kept):
+        info.add_text(PARAMETERS, parameters(job, picture, size))
+    info.add_itxt(PICTURE_RECORD, _as_json(record(job, picture, engine=engine, warnings=warnings, inputs=inputs)))
+    ours = (_chunk(name, body) for name, body, *_ in info.chunks)
+    theirs = (data[chunk.start : chunk.end] for chunk in kept)
+    return b"".join((data[: head.end], *ours, *theirs, data[rest[-1].end :]))
+
+
+def _keyword(data: bytes, chunk: Chunk) -> str | None:
+    """Under which name a chunk holds a text, if it does."""
+    if chunk.name not in {b"tEXt", b"iTXt", b"zTXt"}:
+        return None
+    return data[chunk.body].partition(b"\0")[0].decode("latin-1")
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG (third edition, §5.3)."""
+    return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
+
+
+def _as_json(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, ensure_ascii=False)
 
 
 def read_png(data: bytes) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
+from anime_common.contracts.generation import SampledPass
 from anime_common.contracts.vocabulary import AttemptProgress, Phase
 from anime_generator.residency import Tier
 from anime_generator.sizes import size_class
@@ -19,8 +20,6 @@ from anime_generator.sizes import size_class
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from uuid import UUID
-
-    from anime_common.contracts.generation import SampledPass
 
 CEILING = 99.0
 RECENT_STEPS = 8
@@ -145,6 +144,11 @@ class Tracker:
                 return  # the second pass goes on where the first one ended
             # What was sampled and never decoded is sampled anew: memory had run out.
             self._sampled = {index: step for index, step in self._sampled.items() if index in self._decoded}
+
+    def expect(self, steps: int) -> None:
+        """So many steps a picture are made in all, whatever was asked for: a workflow of the owner's says so itself."""
+        if steps != self.steps and self.passes:
+            self.passes = (SampledPass(steps, self.passes[0].pixels),)
 
     def stepped(self, indexes: Iterable[int], step: int, width: int, now: float) -> None:
         """Step `step` is done for these pictures of ours, in a pass of `width` pictures, others' included."""

@@ -22,8 +22,8 @@ from anime_generator.engines.protocol import (
     Waited,
     Warned,
 )
-from anime_generator.inputs import RunInputs, decode
-from anime_generator.metadata import encode_png
+from anime_generator.finishing import Making, drawn, rendered
+from anime_generator.inputs import RunInputs
 from anime_generator.registry import settings_problem
 
 if TYPE_CHECKING:
@@ -121,8 +121,6 @@ class Run:
             self._warn(event.attempt_id, event.text)
         elif isinstance(event, Waited):
             self._line.send(wire.Waited(run=self._run))
-        elif isinstance(event, Rendered):
-            self._save(Drawn(event.picture, decode(event.data)))
         else:
             self._save(event)
 
@@ -147,7 +145,7 @@ class Run:
         if text not in self._warnings[attempt_id]:
             self._warnings[attempt_id] += (text,)
 
-    def _save(self, event: Drawn) -> None:
+    def _save(self, event: Drawn | Rendered) -> None:
         picture: Picture = event.picture
         job = self._open[picture.attempt_id]
         before = self._phase
@@ -156,15 +154,18 @@ class Run:
             self._warn(picture.attempt_id, self.note)
         warnings = self._warnings[picture.attempt_id]
         engine = self._engines[job.settings.model]
-        data = encode_png(event.image, job, picture, engine=engine, warnings=warnings, inputs=self.inputs.sha256)
-        width, height = event.image.size
+        making = Making(job, picture, engine, warnings, self.inputs.sha256)
+        data, media = drawn(event.image, making) if isinstance(event, Drawn) else rendered(event.data, making)
         painted = wire.Painted(
             run=self._run,
             attempt_id=picture.attempt_id,
             index=picture.index,
             seed=picture.seed,
-            width=width,
-            height=height,
+            width=media.width,
+            height=media.height,
+            media_type=media.media_type,
+            duration=media.duration,
+            frames=media.frames,
         )
         self._line.send(painted, data)
         self._clock(before)

@@ -166,6 +166,7 @@ class Runner:
             mine.setdefault(attempt_id, []).append(index)
         for attempt_id, indexes in mine.items():
             feed = work[attempt_id].feed
+            feed.tracker.expect(report.steps)
             feed.tracker.stepped(indexes, report.step, len(report.pictures), now)
             await feed.tell()
         await hit("generator.step")

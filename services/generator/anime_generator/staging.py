@@ -1,4 +1,4 @@
-"""Finished pictures on their way into staging, where the files service will find them."""
+"""Finished files on their way into staging, where the files service will find them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,7 +24,6 @@ log = structlog.get_logger(__name__)
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-MEDIA_TYPE: Literal["image/png"] = "image/png"
 
 
 class StagingFailed(Exception):
@@ -46,7 +45,7 @@ class Staging:
         self, job: OfferedJob, picture: wire.Painted, data: bytes, ours: Callable[[], bool]
     ) -> StagedOutput:
         """Store one picture durably; raises StagingFailed, or NotOurs once `ours()` is false."""
-        key = staging_key(job.job_id, job.attempt_id, picture.index, MEDIA_TYPE)
+        key = staging_key(job.job_id, job.attempt_id, picture.index, picture.media_type)
         give_up = time.monotonic() + self.patience
         pause = FIRST_PAUSE
         while True:
@@ -66,9 +65,11 @@ class Staging:
             seed=picture.seed,
             sha256=await asyncio.to_thread(_sha256, data),
             size=len(data),
-            media_type=MEDIA_TYPE,
+            media_type=picture.media_type,
             width=picture.width,
             height=picture.height,
+            duration=picture.duration,
+            frames=picture.frames,
         )
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
-from anime_common.contracts.vocabulary import ModelInfo, Phase
+from anime_common.contracts.vocabulary import MediaType, ModelInfo, Phase
 from anime_common.messages import Model
 from anime_generator.comfyui.servers import Remote
 from anime_generator.registry import ModelSpec
@@ -182,7 +182,7 @@ class Preview(Model):
 
 
 class Painted(Model):
-    """The blob is a finished picture."""
+    """The blob is a finished picture, clip or sound. Pixels are 0 of a sound; `duration` in seconds."""
 
     type: Literal["painted"] = "painted"
     run: int
@@ -191,6 +191,9 @@ class Painted(Model):
     seed: int
     width: int
     height: int
+    media_type: MediaType = "image/png"
+    duration: float | None = None
+    frames: int | None = None
 
 
 class Waited(Model):

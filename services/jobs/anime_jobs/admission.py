@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from anime_common.contracts.generation import MAX_SIDE, GenerationRequest, Hires, HiresPass, Settings, Upscaling
+from anime_common.contracts.generation import (
+    MAX_SIDE,
+    GenerationRequest,
+    Hires,
+    HiresPass,
+    Settings,
+    Upscaling,
+    workflow_text,
+)
 from anime_common.contracts.vocabulary import LoraUse, ModelInfo, Preset, Priority
 from anime_common.outcomes import Refused
 from anime_jobs.words import notice, unknown_words
@@ -16,6 +24,7 @@ TRUSTED_CLIENTS = frozenset({"gateway", "admin"})
 SETTABLE = (
     *("negative_prompt", "preset", "width", "height", "steps", "guidance", "guidance_rescale", "clip_skip", "sampler"),
     *("seed", "count", "loras", "init_image", "mask", "strength", "hires", "upscale"),
+    "workflow",
 )
 """The fields that a model may honour or not."""
 
@@ -90,6 +99,7 @@ def resolve(
         strength=strength,
         hires=hires,
         upscale=_upscale(request, model, (hires.width, hires.height) if hires else (width, height)),
+        workflow=None if request.workflow is None else workflow_text(request.workflow),
         **chosen,
     )
     return Resolved(settings, tuple(warnings))
@@ -104,6 +114,8 @@ def _check_fields(request: GenerationRequest, model: ModelInfo) -> None:
         asked = getattr(request, name) != type(request).model_fields[name].default
         if model.fields and asked and name not in model.fields:
             raise Refused(422, "not_supported", f"the model {model.key} does not take this field", name)
+    if request.workflow is None and "workflow" in model.fields:
+        raise _refused(f"the model {model.key} draws nothing but what a workflow says: it is needed", "workflow")
 
 
 def _preset(request: GenerationRequest, model: ModelInfo) -> Preset | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -12,6 +12,7 @@ from anime_common.contracts.generation import Settings
 from anime_common.contracts.vocabulary import (
     Cursor,
     Day,
+    FileType,
     Name,
     Output,
     Prose,
@@ -67,7 +68,7 @@ class FileView(Model):
 
     id: UUID = Field(description="The file.")
     key: str = Field(description="Key in the artifact store.")
-    thumbnail_key: str | None = Field(None, description="Key of its thumbnail; absent for clips.")
+    thumbnail_key: str | None = Field(None, description="Key of its thumbnail; absent of sounds.")
     job_id: UUID | None = Field(None, description="The job that made it; absent for uploads.")
     attempt_id: UUID | None = Field(None, description="The attempt that made it.")
     code: str | None = Field(None, description="Short id of the job; absent for uploads.")
@@ -76,11 +77,15 @@ class FileView(Model):
     project: str = Field(description="Slug of the project when it was filed.")
     date: Day = Field(description="Day it was filed under.")
     index: int = Field(description="Number of the picture in its job, from 0.")
-    type: Literal["image", "video", "grid", "upload"] = Field(description="Kind of file; a folder of the library.")
+    type: FileType = Field(description="Kind of file; a folder of the library.")
     media_type: str = Field(description="Media type.")
     size: int = Field(description="Bytes.")
-    width: int = Field(description="Pixels; of an upload, as it is shown: turned as its EXIF orientation says.")
-    height: int = Field(description="Pixels.")
+    width: int = Field(
+        description="Pixels; of an upload, as it is shown: turned as its EXIF orientation says; 0 of a sound."
+    )
+    height: int = Field(description="Pixels; 0 of a sound.")
+    duration: float | None = Field(None, description="Seconds; absent of what does not move or sound.")
+    frames: int | None = Field(None, description="Pictures of a clip or animation; absent of all else.")
     sha256: Sha256 = Field(description="SHA-256 of the bytes.")
     settings: Settings | None = Field(None, description="What makes this very picture again.")
     rating: int = Field(0, description="0 (none) to 5.")
@@ -143,7 +148,7 @@ class FileQuery(Request):
     )
     project: Name | None = Field(None, description="Project id or slug.")
     job_id: UUID | None = Field(None, description="Files of this job.")
-    type: Literal["image", "video", "grid", "upload"] | None = Field(None, description="Files of this kind.")
+    type: FileType | None = Field(None, description="Files of this kind.")
     tag: Tag | None = Field(None, description="Files with this tag.")
     favourite: bool | None = Field(None, description="Marked files, or those that are not.")
     min_rating: Annotated[int, Field(ge=0, le=5)] | None = Field(None, description="Files rated so or better.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationInfo, field_validator
@@ -27,12 +29,35 @@ MAX_SIDE = 4096
 PICTURE_RECORD = "tower-anime"
 """The text of a PNG that says how the picture was made, as JSON."""
 
+MAX_WORKFLOW = 64 << 10
+"""Bytes of a workflow that comes with a request, as compact JSON."""
+MAX_NODES = 500
+
 LoraWeight = Annotated[float, Field(strict=True, ge=-4, le=4, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Side = Annotated[StrictInt, Field(ge=64, le=MAX_SIDE)]
 StepCount = Annotated[StrictInt, Field(ge=1, le=150)]
 UpscalerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 PresetRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,30}[a-z0-9])?$")]
+
+
+def _a_workflow(value: dict[str, Any]) -> dict[str, Any]:
+    """`value`, if it looks like a workflow in ComfyUI's API format, and is no larger than it may be."""
+    if not 1 <= len(value) <= MAX_NODES:
+        raise ValueError(f"must be an object of 1 to {MAX_NODES} nodes by id, in ComfyUI's API format")
+    for name, node in value.items():
+        kind = node.get("class_type") if isinstance(node, dict) else None
+        if not isinstance(kind, str) or not isinstance(node.get("inputs", {}), dict):
+            text = f"node {name}: must be an object with class_type and inputs (Workflow, Export (API))"
+            raise ValueError(text)  # noqa: TRY004 - pydantic takes no other
+    if (size := len(workflow_text(value).encode(errors="replace"))) > MAX_WORKFLOW:
+        raise ValueError(f"has {size} bytes; at most {MAX_WORKFLOW} are taken")
+    return value
+
+
+def workflow_text(workflow: Mapping[str, Any]) -> str:
+    """A workflow as settings keep it: compact JSON, the same for equal ones."""
+    return json.dumps(workflow, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class LoraRequest(Request):
@@ -103,6 +128,11 @@ class GenerationRequest(Request):
     )
     hires: Hires | None = Field(None, description="Draw small, enlarge, and draw again.")
     upscale: Upscale | None = Field(None, description="Enlarge the finished pictures.")
+    workflow: Annotated[dict[str, Any], AfterValidator(_a_workflow)] | None = Field(
+        None,
+        description="A whole workflow in ComfyUI's API format, run as it is: for models that take it, where the owner "
+        "of the server has switched that on.",
+    )
     optimize: StrictBool = Field(False, description="Let Echo improve the prompt first (never a reason to fail).")
     priority: Priority = Field(Priority.NORMAL, description="Priority class.")
     not_before: AwareDatetime | None = Field(None, description="Earliest start (RFC 3339 with an offset).")
@@ -181,6 +211,7 @@ class Settings(Model):
     strength: float | None = Field(None, description="How much of the picture is drawn anew.")
     hires: HiresPass | None = Field(None, description="The second pass.")
     upscale: Upscaling | None = Field(None, description="How the finished pictures are enlarged.")
+    workflow: str | None = Field(None, description="The workflow that came with the request, as JSON.")
 
     def batch_key(self) -> tuple[object, ...]:
         """Jobs with an equal key can run in one forward pass."""

@@ -16,8 +16,34 @@ from anime_common.strict_json import mended
 SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 """A project's folder name: safe as a path segment on every file system and in an object key."""
 
-EXTENSIONS: dict[str, str] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg", "video/mp4": "mp4"}
+MediaType = Literal[
+    "image/png",
+    "image/webp",
+    "image/jpeg",
+    "image/gif",
+    "video/mp4",
+    "video/webm",
+    "audio/flac",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/wav",
+]
+EXTENSIONS: dict[str, str] = {
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/jpeg": "jpg",
+    "image/gif": "gif",
+    "video/mp4": "mp4",
+    "video/webm": "webm",
+    "audio/flac": "flac",
+    "audio/mpeg": "mp3",
+    "audio/ogg": "ogg",
+    "audio/wav": "wav",
+}
 """The media types an engine may hand over, and the file extension of each: nothing else is staged or filed."""
+
+FileType = Literal["image", "video", "audio", "grid", "upload"]
+"""Kinds of files: the folders of the library. Animated pictures are images."""
 
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
 """The media types of pictures that people may upload, and that jobs may begin with."""
@@ -230,15 +256,15 @@ class StagedOutput(Model):
     seed: int = Field(description="Seed that makes this very picture.")
     sha256: Sha256 = Field(description="SHA-256 of the bytes.")
     size: Annotated[int, Field(ge=1)] = Field(description="Bytes.")
-    media_type: Literal["image/png", "image/webp", "image/jpeg", "video/mp4"] = Field(
-        description="Media type; decides the extension."
-    )
-    width: int = Field(description="Pixels.")
-    height: int = Field(description="Pixels.")
+    media_type: MediaType = Field(description="Media type; decides the extension.")
+    width: int = Field(description="Pixels; 0 of a sound.")
+    height: int = Field(description="Pixels; 0 of a sound.")
+    duration: float | None = Field(None, description="Seconds; absent of what does not move or sound.")
+    frames: int | None = Field(None, description="Pictures of a clip or animation; absent of all else.")
 
 
 class Output(Model):
-    """A filed picture or clip of a job."""
+    """A filed picture, clip or sound of a job."""
 
     file_id: UUID = Field(description="The file in the library.")
     key: str = Field(description="Key in the artifact store.")
@@ -246,12 +272,12 @@ class Output(Model):
     seed: int = Field(description="Seed that makes this very picture.")
     sha256: Sha256 = Field(description="SHA-256 of the bytes.")
     size: int = Field(description="Bytes.")
-    width: int = Field(description="Pixels.")
-    height: int = Field(description="Pixels.")
-    type: Literal["image", "video", "grid", "upload"] = Field(
-        "image", description="Kind of file; a folder of the library."
-    )
+    width: int = Field(description="Pixels; 0 of a sound.")
+    height: int = Field(description="Pixels; 0 of a sound.")
+    type: FileType = Field("image", description="Kind of file; a folder of the library.")
     media_type: str = Field("image/png", description="Media type.")
+    duration: float | None = Field(None, description="Seconds; absent of what does not move or sound.")
+    frames: int | None = Field(None, description="Pictures of a clip or animation; absent of all else.")
 
 
 class JobError(Model):

@@ -20,6 +20,7 @@ from anime_common.contracts.files import (
     FileView,
     UpdateFile,
 )
+from anime_common.contracts.vocabulary import EXTENSIONS
 from anime_gateway.bodies import answer, body, json_body
 from anime_gateway.content import Conditions, content_of, send, thumbnail_of
 from anime_gateway.deps import Deps, Gateway
@@ -41,7 +42,7 @@ _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 BYTES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file. It never changes under this address: `ETag` is its sha256.",
-        "content": {"image/png": _BYTES, "image/jpeg": _BYTES, "image/webp": _BYTES, "video/mp4": _BYTES},
+        "content": dict.fromkeys(EXTENSIONS, _BYTES),
     },
     206: {"description": "The range asked for.", "content": {"image/png": _BYTES}},
     304: {"description": "Unchanged."},

@@ -114,8 +114,10 @@ function showPictures(box, job, progress) {
     return;
   }
   box.replaceChildren(...job.outputs.map((output) => {
+    const content = `${API}/files/${output.file_id}/content`;
+    if (output.type === "audio") return sound(content);
     const link = document.createElement("a");
-    link.href = `${API}/files/${output.file_id}/content`;
+    link.href = content;
     link.target = "_blank";
     link.rel = "noopener";
     link.append(picture(`${API}/files/${output.file_id}/thumbnail`, "final"));
@@ -129,6 +131,14 @@ function picture(url, kind) {
   image.className = kind;
   image.alt = kind === "preview" ? "Preview" : "Picture";
   return image;
+}
+
+function sound(url) {
+  const player = document.createElement("audio");
+  player.src = url;
+  player.controls = true;
+  player.preload = "metadata";
+  return player;
 }
 
 // --- Events -------------------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from anime_generator.comfyui import faults
+from anime_generator.comfyui import faults, inline
 from anime_generator.engines.protocol import EngineError
 
 if TYPE_CHECKING:
     from anime_common.contracts.generation import Settings
     from anime_generator.comfyui.manifest import Workflow
+    from anime_generator.comfyui.servers import Remote
 
 TEXT_TO_IMAGE = "text-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
@@ -49,8 +50,13 @@ def fields_of(workflows: Iterable[Workflow]) -> frozenset[str]:
     return usual.honours.union(*more, {"count", "preset"}) - {"model"}
 
 
-def choose(workflows: Mapping[str, Workflow], own: str, settings: Settings) -> Workflow:
+def choose(workflows: Mapping[str, Workflow], own: str, settings: Settings, remote: Remote) -> Workflow:
     """The workflow that draws a request; `own` is that of a model that is one, else empty. Raises EngineError."""
+    if own == inline.NAME:
+        if settings.workflow is None or not remote.inline:
+            text = f"workflow: {'is missing' if remote.inline else 'the owner of the server has not switched that on'}"
+            raise EngineError("bad_settings", text, retryable=False)
+        return inline.inline(settings.workflow, remote.inline_nodes)
     name = own or role_of(settings)
     try:
         return workflows[name]

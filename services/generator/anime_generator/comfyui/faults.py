@@ -15,6 +15,7 @@ from anime_generator.engines.protocol import OUT_OF_MEMORY, EngineError
 
 MODEL_MISSING = "model_missing"
 NODE_MISSING = "node_missing"
+NODE_NOT_ALLOWED = "node_not_allowed"
 BAD_VALUE = "bad_value"
 WORKFLOW_INVALID = "workflow_invalid"
 NODE_FAILED = "node_failed"

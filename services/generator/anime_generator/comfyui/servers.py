@@ -5,6 +5,8 @@
     device = "cuda-GPU-5f3c…"                # the card's id, when other workers draw on it too
     workflows = "flows"                      # a folder of own workflows; default: "workflows" beside this file
     headers = { Authorization = "file:secrets/comfyui" }  # or the value itself
+    inline = true                            # jobs may bring whole workflows; default: false
+    inline_nodes = ["FaceDetailer"]          # of these node classes too, beside the usual ones
 
     [checkpoints."sdxl/animagine-xl-4.0.safetensors"]  # as the server calls it; needed only for what differs
     key = "animagine"
@@ -58,6 +60,8 @@ class ServerEntry(Request):
     headers: dict[str, str] = Field(default_factory=dict)
     unreachable: Seconds = 120.0
     stalled: Seconds = 900.0
+    inline: bool = False
+    inline_nodes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
 
 
 class CheckpointEntry(Request):
@@ -106,6 +110,8 @@ class Remote(Model):
     workflows: Path | None = None
     unreachable: float = 120.0
     stalled: float = 900.0
+    inline: bool = False
+    inline_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,8 @@ def _remote(name: str, entry: ServerEntry, folder: Path, problems: list[str]) ->
         workflows=workflows,
         unreachable=entry.unreachable,
         stalled=entry.stalled,
+        inline=entry.inline,
+        inline_nodes=entry.inline_nodes,
     )
 
 

@@ -17,6 +17,8 @@ from anime_common.keys import key_for
 from anime_generator.comfyui.binding import SAMPLERS, UPSCALERS
 from anime_generator.comfyui.checking import check
 from anime_generator.comfyui.choosing import ROLES, fields_of
+from anime_generator.comfyui.graph import nodes_of
+from anime_generator.comfyui.inline import NAME as INLINE
 from anime_generator.comfyui.manifest import Workflow
 from anime_generator.comfyui.servers import CheckpointEntry, LoraFileEntry, Servers
 from anime_generator.registry.entries import Defaults, Sizes
@@ -65,6 +67,7 @@ class Stock:
     warnings: tuple[str, ...]
 
 
+_NONE = Workflow(INLINE, "Whatever the job brings: a workflow of its own", {}, {}, frozenset())
 NOTHING = Stock(Registry({}, ""), ())
 
 
@@ -91,8 +94,8 @@ def upscalers_for(names: Iterable[str]) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda each: ("anime" not in each[0], each[0])))
 
 
-def stock(servers: Servers, found: Found, workflows: Mapping[str, Workflow]) -> Stock:
-    """The registry of a server."""
+def stock(servers: Servers, found: Found, workflows: Mapping[str, Workflow], *, inline: bool = False) -> Stock:
+    """The registry of a server; `inline` is whether it takes workflows that come with a job."""
     problems = {name: check(workflow, found.classes) for name, workflow in workflows.items()}
     usable = {name: workflow for name, workflow in workflows.items() if not problems[name]}
     warnings = [
@@ -109,6 +112,8 @@ def stock(servers: Servers, found: Found, workflows: Mapping[str, Workflow]) -> 
             models[name] = _of_workflow(workflow, found.classes)
         elif name not in ROLES:
             warnings.append(problem or "")
+    if inline and found.classes:
+        models[INLINE] = _of_workflow(_NONE, found.classes, fields=("prompt", "workflow"))
     warnings += [f"{_some(names)}: {text}" for text, names in families.items()]
     for section, entries, there in (
         (CHECKPOINTS, servers.checkpoints, found.checkpoints),
@@ -124,6 +129,8 @@ def stock(servers: Servers, found: Found, workflows: Mapping[str, Workflow]) -> 
 def _clash(name: str, models: Mapping[str, ModelSpec]) -> str | None:
     if name in models:
         return f"the workflow {name} is left out: a checkpoint has this name"
+    if name == INLINE:
+        return f"the workflow {name} is left out: jobs that bring their own ask for this name"
     if key_for(name) != name:
         return f"the workflow {name} is left out: call it {key_for(name)}, as models are called"
     return None
@@ -184,14 +191,17 @@ def _checkpoints(
         )
 
 
-def _of_workflow(workflow: Workflow, classes: Mapping[str, Any]) -> ModelSpec:
-    """A workflow that is a model of its own: what a request leaves out stays as the workflow has it."""
+def _of_workflow(workflow: Workflow, classes: Mapping[str, Any], fields: tuple[str, ...] = ()) -> ModelSpec:
+    """A workflow that is a model of its own: what a request leaves out stays as the workflow has it.
+
+    `fields` are those of a request that it honours, where that is not the workflow's to say.
+    """
     sampler = _sampler_of(workflow)
     width, height = (_whole(workflow.value(side)) or 512 for side in ("width", "height"))
     defaults = Defaults(
         width=min(max(width, 64), 4096),
         height=min(max(height, 64), 4096),
-        steps=min(max(_whole(workflow.value("steps")) or 1, 1), 150),
+        steps=min(max(_whole(workflow.value("steps")) or _steps(workflow), 1), 150),
         guidance=min(max(float(workflow.value("guidance") or 1.0), 0.0), 30.0),
         sampler=sampler,
         negative_prompt=str(workflow.value("negative_prompt") or "")[:4000],
@@ -215,7 +225,7 @@ def _of_workflow(workflow: Workflow, classes: Mapping[str, Any]) -> ModelSpec:
         preload=False,
         default=False,
         options={},
-        honours=tuple(sorted((workflow.honours | {"count"}) - {"model", "loras"})),
+        honours=fields or tuple(sorted((workflow.honours | {"count"}) - {"model", "loras"})),
         upscalers=tuple(UPSCALERS) if "upscale" in workflow.honours else (),
         workflow=workflow.name,
     )
@@ -309,6 +319,11 @@ def _sampler_of(workflow: Workflow) -> Sampler:
     exact = (each for each, names in SAMPLERS.items() if names == said)
     alike = (each for each, names in SAMPLERS.items() if names[0] == said[0])
     return (*exact, *alike, Sampler.EULER)[0]
+
+
+def _steps(workflow: Workflow) -> int:
+    """What its samplers make in all, as far as they say."""
+    return sum(node.steps or 0 for node in nodes_of(workflow.graph).values())
 
 
 def _whole(value: object) -> int | None:

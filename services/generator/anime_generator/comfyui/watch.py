@@ -123,7 +123,7 @@ class Watch:
         for folder, names in ((CHECKPOINTS, checkpoints), (LORAS, loras)):
             texts |= {(folder, name): self._server.texts(folder, name) for name in names if (folder, name) not in texts}
         self._found = Found(checkpoints, loras, upscalers, texts, self._server.object_info())
-        fresh = shelf.stock(self._servers, self._found, workflows)
+        fresh = shelf.stock(self._servers, self._found, workflows, inline=self.remote.inline)
         if fresh != self._stock:
             log.info("comfyui_stock", server=self.remote.url, models=sorted(fresh.registry.models))
         self._stock, self._stamp = fresh, stamp
@@ -136,8 +136,10 @@ class Watch:
         except ServersError as error:
             mistakes += [f"{self._file.name} is not in force as it stands: {each}" for each in error.problems]
         else:
-            if (remote.url, remote.headers) != (self.remote.url, self.remote.headers):
-                mistakes.append(f"{self._file.name}: another url or other headers are taken at the next start")
+            if remote != self.remote:
+                mistakes.append(
+                    f"{self._file.name}: what has changed of servers.{self._name} is taken at the next start"
+                )
             self._servers = servers
         workflows, wrong = load_workflows(self.remote.workflows)
         mistakes += [f"the workflow {each.name} is left out: {'; '.join(each.problems)}" for each in wrong]

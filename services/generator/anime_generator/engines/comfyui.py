@@ -122,7 +122,7 @@ class ComfyuiEngine:
         """Draw the pictures one after another, or go on with those that the server is drawing already."""
         workflows, _ = load_workflows(self._link.remote.workflows)
         for request in requests:
-            workflow = choose(workflows, spec.workflow, request.settings)
+            workflow = choose(workflows, spec.workflow, request.settings, self._link.remote)
             run = _Run(self._link, spec, workflow, request, on_progress, cancel, manner, inputs)
             try:
                 run.draw()

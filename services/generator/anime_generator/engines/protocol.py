@@ -99,7 +99,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A file is done that another program made of a picture: its bytes say what it is."""
+    """A file is done that another program made: a picture, clip or sound. Its bytes say which, nothing else does."""
 
     picture: Picture
     data: bytes
