@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anime_common.contracts.vocabulary import Phase
-from anime_generator.comfyui.graph import Work, nodes_of, work_of
+from anime_common.contracts.vocabulary import Phase, Work
+from anime_generator.comfyui.graph import nodes_of, work_of
 from anime_generator.comfyui.messages import (
     Began,
     Cached,

@@ -98,6 +98,31 @@ async def test_a_picture_is_uploaded_drawn_over_and_enlarged(attic: Product) -> 
     assert done["settings"]["upscale"]["upscaler"] == "realesrgan_x4plus_anime_6b"
 
 
+async def test_it_is_told_where_the_time_went(attic: Product) -> None:
+    job = await attic.submit("1girl, profile", steps=5, count=2, **DRAWING)
+    await attic.until(job["id"], "completed")
+    shown = json.loads((await attic.anime("profile", job["code"], "--json")).out)
+    assert (shown["runs"], shown["engine"], shown["workflow"]) == (1, "comfyui", "text-to-image")
+    assert shown["nodes"][0]["title"] == "Sampler"
+    assert shown["nodes"][0]["seconds"] >= 2 * 5 * 0.02
+    assert {"loading", "sampling", "saving"} <= {each["phase"] for each in shown["phases"]}
+    again = await attic.submit("1girl, profile again", steps=5, **DRAWING)
+    await attic.until(again["id"], "completed")
+    many = json.loads((await attic.anime("profile", "--workflow", "text-to-image", "--json")).out)
+    assert many["runs"] >= 2
+    said = await attic.anime("profile", "--model", "anime")
+    assert (said.status, "medians of" in said.out, "Sampler" in said.out) == (0, True, True)
+    noop = await attic.submit("noop")
+    await attic.until(noop["id"], "completed")
+    said = await attic.anime("profile", noop["id"])
+    assert "sampling" in said.out
+    assert (await attic.anime("profile", "--model", "nobody")).out.startswith("model nobody: nothing is recorded")
+    assert (await attic.anime("profile")).status == 2
+    refused = await attic.http.get("/profile", params={"job": job["code"], "model": "anime"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "model")
+    assert (await attic.http.get("/profile", params={"job": "00000000"})).status_code == 404
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_worker_that_ends_takes_up_what_its_server_goes_on_with(
     attic: Product, painter: Painter, number: signal.Signals

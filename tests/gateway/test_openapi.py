@@ -28,7 +28,7 @@ def test_every_path_of_the_design_is_there() -> None:
             "/jobs/{job}/preview",
             "/jobs/{job}/events",
         ),
-        *("/projects", "/projects/{project}"),
+        *("/projects", "/projects/{project}", "/profile"),
         *("/files", "/files/{file}", "/files/{file}/content", "/files/{file}/thumbnail", "/uploads"),
     }
 

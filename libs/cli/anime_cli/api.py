@@ -80,7 +80,7 @@ class Api:
                 return answer
         raise AssertionError("unreachable")
 
-    async def get(self, path: str, model: type[M], **params: Any) -> M:
+    async def get(self, path: str, model: type[M], /, **params: Any) -> M:
         """Read something; parameters that are None are left out."""
         given = {name: value for name, value in params.items() if value is not None}
         return read(await self.send("GET", path, params=given), model)

@@ -19,6 +19,7 @@ from anime_cli import (
     generate,
     jobs,
     models,
+    profile,
     projects,
     regenerate,
     stack,
@@ -89,6 +90,7 @@ app.command()(jobs.retry)
 app.add_typer(projects.app, name="projects")
 app.add_typer(files.app, name="files")
 app.command()(upload.upload)
+app.command()(profile.profile)
 app.command()(system.queue)
 app.add_typer(models.app, name="models")
 app.add_typer(workflows.app, name="workflows")

@@ -39,6 +39,7 @@ from anime_common.contracts.vocabulary import AttemptProgress, Phase, StagedOutp
 if TYPE_CHECKING:
     from anime_common.contracts.generation import Settings
     from anime_common.contracts.generator import Action
+    from anime_common.contracts.vocabulary import NodeCost
 
 REMEMBERED = 2048
 """How many attempts are remembered after their end, so that a late repeat of an offer does not run twice."""
@@ -150,6 +151,8 @@ class Made:
     timings: dict[Phase, float]
     warnings: tuple[str, ...] = ()
     settings: Settings | None = None
+    workflow: str | None = None
+    costs: tuple[NodeCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +275,8 @@ def finish(worker: Worker, attempt_id: UUID, made: Made, now: datetime) -> Decis
         outputs=made.outputs,
         timings=made.timings,
         warnings=made.warnings,
+        workflow=made.workflow,
+        costs=made.costs,
         finished_at=now,
     )
     return _to_stage(worker, found, Stage.REPORTING), (Report(fact),)

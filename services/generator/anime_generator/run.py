@@ -12,7 +12,9 @@ import structlog
 
 from anime_common.contracts.vocabulary import Phase
 from anime_generator import wire
+from anime_generator.costing import Costs
 from anime_generator.engines.protocol import (
+    Costed,
     Drawn,
     EngineError,
     PhaseBegan,
@@ -61,6 +63,7 @@ class Run:
         self._painted: dict[UUID, set[int]] = defaultdict(set)
         self._warnings: dict[UUID, tuple[str, ...]] = defaultdict(tuple)
         self._used: dict[UUID, Settings] = {}
+        self._costs: dict[UUID, Costs] = defaultdict(Costs)
         self.note = ""
         self._timings: dict[Phase, float] = defaultdict(float)
         self._phase = Phase.LOADING
@@ -119,6 +122,8 @@ class Run:
             self._line.send(wire.Preview(run=self._run, attempt_id=event.picture.attempt_id), event.jpeg)
         elif isinstance(event, Warned):
             self._warn(event.attempt_id, event.text)
+        elif isinstance(event, Costed):
+            self._costs[event.picture.attempt_id].add(event.workflow, event.costs)
         elif isinstance(event, Waited):
             self._line.send(wire.Waited(run=self._run))
         else:
@@ -210,6 +215,8 @@ class Run:
                 timings={phase: round(seconds, 4) for phase, seconds in self._timings.items()},
                 warnings=self._warnings[attempt_id],
                 settings=self._used.get(attempt_id),
+                workflow=self._costs[attempt_id].workflow,
+                costs=self._costs[attempt_id].told(),
                 code=error.code if error else "",
                 message=error.message if error else "",
                 retryable=error.retryable if error else False,

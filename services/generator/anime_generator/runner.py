@@ -237,7 +237,7 @@ class Runner:
             metrics.PHASE_SECONDS.labels(model=settings.model, phase=phase).observe(seconds)
         device = self._host.device.name if self._host.device else ""
         engine = self._registry.engine(settings.model)
-        return Made(engine, device, outputs, timings, ended.warnings, ended.settings)
+        return Made(engine, device, outputs, timings, ended.warnings, ended.settings, ended.workflow, ended.costs)
 
     def _give_back(self, reason: str) -> None:
         waiting = [attempt.id for attempt in self._desk.worker.in_stage(Stage.WAITING)]

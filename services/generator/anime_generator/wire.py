@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
-from anime_common.contracts.vocabulary import MediaType, ModelInfo, Phase
+from anime_common.contracts.vocabulary import MediaType, ModelInfo, NodeCost, Phase
 from anime_common.messages import Model
 from anime_generator.comfyui.servers import Remote
 from anime_generator.registry import ModelSpec
@@ -217,6 +217,8 @@ class Ended(Model):
     timings: dict[Phase, float] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     settings: Settings | None = None
+    workflow: str | None = None
+    costs: tuple[NodeCost, ...] = ()
     code: str = ""
     message: str = ""
     retryable: bool = False

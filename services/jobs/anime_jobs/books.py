@@ -56,6 +56,7 @@ class Books:
     _opened: list[Record] = field(default_factory=list)
     _started: list[tuple[UUID, datetime]] = field(default_factory=list)
     _ended: list[tuple[UUID, str, datetime, str | None]] = field(default_factory=list)
+    _spent: list[tuple[UUID, AttemptFinished]] = field(default_factory=list)
     _models: list[ModelInfo] | None = None
     _projects: dict[str, Project | None] = field(default_factory=dict)
 
@@ -99,6 +100,8 @@ class Books:
             error = after.job.error.message if after.job.error else None
             ended = message.finished_at if isinstance(message, AttemptFinished) else at.now
             self._ended.append((attempt, outcome, ended, None if outcome == "finished" else error))
+            if isinstance(message, AttemptFinished):
+                self._spent.append((attempt, message))
 
     async def models(self) -> list[ModelInfo]:
         """Every model ever announced, the default first."""
@@ -118,6 +121,7 @@ class Books:
         await store.save(self.connection, [(before, self._now[ident]) for ident, before in self._read.items()])
         await store.open_attempts(self.connection, self._opened)
         await store.start_attempts(self.connection, self._started)
+        await store.spend_attempts(self.connection, self._spent)
         await store.end_attempts(self.connection, self._ended)
 
 

@@ -8,7 +8,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from anime_common import outbox
@@ -33,6 +33,7 @@ from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
 from anime_jobs import line, projects, roster, store
 from anime_jobs.fleet import Fleet, View, free_workers
+from anime_jobs.profile import profile
 from anime_jobs.queue import PLACES, entries, view
 from anime_jobs.scheduler import forecast
 
@@ -67,6 +68,7 @@ class Queries:
             contract.GET_QUEUE: self.queue,
             contract.GET_WORKERS: self.workers,
             contract.GET_CATALOGUE: self.catalogue,
+            contract.GET_PROFILE: self.profile,
             contract.GET_STATS: self.stats,
             contract.CREATE_PROJECT: self._changing(projects.create),
             contract.GET_PROJECT: self.get_project,
@@ -231,6 +233,22 @@ class Queries:
                 for info in known
             )
         )
+
+    async def profile(self, question: contract.ProfileQuestion) -> contract.Profile:
+        """What a job, or the latest jobs of a workflow or model, spent their time with."""
+        given = question.subjects()
+        if len(given) != 1:
+            text = f"exactly one of job, workflow and model must be given, not {len(given)}"
+            raise Refused(422, "invalid", text, given[1] if given else "job")
+        async with transaction(self.pool) as connection:
+            if question.job is not None:
+                record = await store.find(connection, question.job)
+                if record is None:
+                    raise not_found("job", question.job)
+                return profile(f"job {record.job.code}", await store.spent_by_job(connection, record.job.id))
+            name = question.workflow or question.model or ""
+            column: Literal["workflow", "model"] = "workflow" if question.workflow is not None else "model"
+            return profile(f"{column} {name}", await store.spent_by(connection, column, name, question.days))
 
     async def stats(self, _: Empty) -> LedgerStats:
         """Counts and speeds."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from anime_common.contracts.generator import AttemptFinished
 from anime_common.contracts.jobs import Job
-from anime_common.contracts.vocabulary import JobState, StagedOutput
+from anime_common.contracts.vocabulary import JobState, NodeCost, Phase, StagedOutput
 from anime_jobs.model import Record
+from anime_jobs.profile import Spent
 
 Connection = Any
 """An asyncpg connection inside a transaction (or a pooled one)."""
@@ -186,6 +188,47 @@ def _work(record: Record) -> float | None:
 async def start_attempts(connection: Connection, begun: Sequence[tuple[UUID, datetime]]) -> None:
     """Note when attempts were begun: (attempt, when)."""
     await _each(connection, "UPDATE attempts SET started_at = coalesce(started_at, $2) WHERE id = $1", begun)
+
+
+async def spend_attempts(connection: Connection, spent: Sequence[tuple[UUID, AttemptFinished]]) -> None:
+    """Note what finished attempts spent their time with."""
+    rows = [
+        (attempt, fact.engine, fact.workflow, dict(fact.timings), [cost.model_dump(mode="json") for cost in fact.costs])
+        for attempt, fact in spent
+    ]
+    await _each(
+        connection,
+        "UPDATE attempts SET engine = $2, workflow = $3, timings = $4, costs = $5 WHERE id = $1 AND outcome IS NULL",
+        rows,
+    )
+
+
+async def spent_by_job(connection: Connection, job_id: UUID) -> list[Spent]:
+    """What the last finished attempt of a job spent; none when there is none."""
+    rows = await connection.fetch(
+        f"{_SPENT} WHERE job_id = $1 AND outcome = 'finished' ORDER BY number DESC LIMIT 1", job_id
+    )
+    return [_spent(row) for row in rows]
+
+
+async def spent_by(connection: Connection, column: Literal["workflow", "model"], name: str, days: int) -> list[Spent]:
+    """What the latest finished attempts of a workflow or model spent, at most 200 of so many days."""
+    rows = await connection.fetch(
+        f"{_SPENT} WHERE {column} = $1 AND outcome = 'finished' AND engine IS NOT NULL"
+        " AND ended_at > now() - make_interval(days => $2) ORDER BY ended_at DESC LIMIT 200",
+        name,
+        days,
+    )
+    return [_spent(row) for row in rows]
+
+
+_SPENT = "SELECT engine, model, workflow, timings, costs FROM attempts"
+
+
+def _spent(row: Mapping[str, Any]) -> Spent:
+    timings = {Phase(name): float(seconds) for name, seconds in row["timings"].items()}
+    costs = tuple(NodeCost.model_validate(cost) for cost in row["costs"])
+    return Spent(row["engine"] or "", row["model"] or "", row["workflow"], timings, costs)
 
 
 async def end_attempts(connection: Connection, ends: Sequence[tuple[UUID, str, datetime, str | None]]) -> None:

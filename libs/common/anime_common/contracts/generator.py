@@ -14,6 +14,7 @@ from anime_common.contracts.vocabulary import (
     EmbeddingInfo,
     LoraInfo,
     ModelInfo,
+    NodeCost,
     Phase,
     Prose,
     Reached,
@@ -57,6 +58,8 @@ class AttemptFinished(
     outputs: tuple[StagedOutput, ...] = Field(description="The files in staging.")
     timings: dict[Phase, float] = Field(description="Seconds a phase.")
     warnings: tuple[Prose, ...] = Field((), description="What went otherwise than asked, for people.")
+    workflow: str | None = Field(None, description="The workflow that drew it, of an engine that has such.")
+    costs: tuple[NodeCost, ...] = Field((), description="What each of its nodes cost, the dearest first.")
     finished_at: datetime = Field(description="When the last file was safe.")
 
 

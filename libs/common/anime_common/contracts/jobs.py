@@ -18,6 +18,7 @@ from anime_common.contracts.vocabulary import (
     JobError,
     JobState,
     ModelInfo,
+    ModelKey,
     Name,
     Output,
     Phase,
@@ -27,6 +28,7 @@ from anime_common.contracts.vocabulary import (
     Slug,
     StagedOutput,
     StrictBool,
+    Work,
     not_blank,
     printable,
 )
@@ -379,6 +381,51 @@ class Workers(Model):
     items: tuple[WorkerView, ...] = Field(description="The workers, by name.")
 
 
+class ProfileQuestion(Request):
+    """What to look at: exactly one of a job, a workflow or a model; of the latter two the last `days`."""
+
+    job: JobRef | None = Field(None, description="A job, by id or code.")
+    workflow: Name | None = Field(None, description="A workflow of a ComfyUI server, by its name.")
+    model: ModelKey | None = Field(None, description="A model, by its key.")
+    days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="How far back to look.")
+
+    def subjects(self) -> tuple[str, ...]:
+        """The names of the fields that are given."""
+        return tuple(name for name in ("job", "workflow", "model") if getattr(self, name) is not None)
+
+
+class PhaseShare(Model):
+    """What a phase took; the median where there are several runs."""
+
+    phase: Phase = Field(description="The phase.")
+    seconds: float = Field(description="Seconds.")
+    share: float = Field(description="Of the whole, 0 to 1.")
+
+
+class NodeShare(Model):
+    """What a node of a workflow took; the median of the runs in which it ran."""
+
+    title: str = Field(description="Name for people.")
+    kind: Work = Field(description="What it spends its time with.")
+    seconds: float = Field(description="Seconds.")
+    share: float = Field(description="Of the whole, 0 to 1.")
+    cached: float = Field(description="Share of the runs in which its result was there already, 0 to 1.")
+
+
+class Profile(Model):
+    """What finished attempts spent their time with."""
+
+    subject: str = Field(description="What was asked for.")
+    engine: str = Field(description="Engine that drew; empty without runs.")
+    model: str = Field(description="Model that drew; empty without runs.")
+    workflow: str | None = Field(None, description="Workflow that drew, of an engine that has such.")
+    runs: int = Field(description="How many attempts were looked at: 1 for a job, 0 when nothing is recorded.")
+    seconds: float = Field(description="Seconds of all phases.")
+    phases: tuple[PhaseShare, ...] = Field(description="The phases, in order.")
+    nodes: tuple[NodeShare, ...] = Field((), description="The nodes of the workflow, the dearest first.")
+    hints: tuple[str, ...] = Field((), description="What would help, for people.")
+
+
 class CatalogueEntry(Model):
     """A model that some worker can or could run."""
 
@@ -432,6 +479,7 @@ GET_JOB = Rpc("jobs", "get", JobQuestion, JobView)
 LIST_JOBS = Rpc("jobs", "list", JobQuery, JobPage)
 GET_QUEUE = Rpc("jobs", "queue", Empty, QueueState)
 GET_WORKERS = Rpc("jobs", "generators", Empty, Workers)
+GET_PROFILE = Rpc("jobs", "profile", ProfileQuestion, Profile)
 GET_CATALOGUE = Rpc("jobs", "models", Empty, Catalogue)
 GET_STATS = Rpc("jobs", "stats", Empty, LedgerStats)
 CREATE_PROJECT = Rpc("jobs", "create_project", CreateProject, Project)

@@ -123,6 +123,18 @@ class Phase(StrEnum):
     SAVING = "saving"
 
 
+class Work(StrEnum):
+    """What a node of a workflow spends its time with."""
+
+    LOAD = "load"
+    ENCODE = "encode"
+    SAMPLE = "sample"
+    DECODE = "decode"
+    UPSCALE = "upscale"
+    SAVE = "save"
+    OTHER = "other"
+
+
 class Priority(StrEnum):
     """Priority classes, first served first."""
 
@@ -247,6 +259,16 @@ class ModelInfo(Model):
     size: int = Field(0, description="Bytes of its files.")
     memory: int = Field(0, description="Bytes of memory that it is expected to take; 0: not known.")
     fallback: str | None = Field(None, description="The model that takes over when memory is too short for this one.")
+
+
+class NodeCost(Model):
+    """What a node of a workflow cost in one attempt, over all of its pictures."""
+
+    node: str = Field(description="Id of the node within its workflow.")
+    title: str = Field(description="Name for people.")
+    kind: Work = Field(description="What it spends its time with.")
+    seconds: Annotated[float, Field(ge=0)] = Field(description="Seconds that it ran.")
+    cached: bool = Field(False, description="Whether its result was there already, for every picture.")
 
 
 class StagedOutput(Model):

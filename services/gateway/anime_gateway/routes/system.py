@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from anime_common.contracts.echo import OPTIMIZE, OptimizeQuestion
 from anime_common.contracts.files import LIBRARY_STATS
-from anime_common.contracts.jobs import GET_CATALOGUE, GET_QUEUE, GET_STATS, GET_WORKERS, QueueState
+from anime_common.contracts.jobs import (
+    GET_CATALOGUE,
+    GET_PROFILE,
+    GET_QUEUE,
+    GET_STATS,
+    GET_WORKERS,
+    Profile,
+    ProfileQuestion,
+    QueueState,
+)
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
 from anime_gateway.bodies import answer
@@ -100,6 +110,12 @@ async def generators(gateway: Deps) -> Response:
     """Every worker: its device, the models it holds, what it does."""
     workers = await gateway.ask(GET_WORKERS, Empty())
     return answer(WorkerList(items=workers.items))
+
+
+@router.get("/profile", summary="Where the time goes", response_model=Profile, responses=errors(404))
+async def profile(gateway: Deps, question: Annotated[ProfileQuestion, Query()]) -> Response:
+    """What a job, or the latest jobs of a workflow or model, spent their time with, and what would help."""
+    return answer(await gateway.ask(GET_PROFILE, question))
 
 
 @router.get("/models", summary="The models", response_model=ModelList, responses=errors())

@@ -9,24 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
-from anime_common.contracts.vocabulary import Phase
+from anime_common.contracts.vocabulary import Phase, Work
 
 Graph = Mapping[str, Mapping[str, Any]]
-
-
-class Work(StrEnum):
-    """What a node spends its time with."""
-
-    LOAD = "load"
-    ENCODE = "encode"
-    SAMPLE = "sample"
-    DECODE = "decode"
-    UPSCALE = "upscale"
-    SAVE = "save"
-    OTHER = "other"
 
 
 PHASES = {

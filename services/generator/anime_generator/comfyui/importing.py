@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from anime_generator.comfyui.graph import Graph, Work, work_of
+from anime_common.contracts.vocabulary import Work
+from anime_generator.comfyui.graph import Graph, work_of
 
 CONDITIONINGS = {"prompt": "positive", "negative_prompt": "negative"}
 """The inputs of a sampler that texts come in by."""

@@ -24,8 +24,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from anime_common.contracts.vocabulary import Work
 from anime_common.messages import Request
-from anime_generator.comfyui.graph import Graph, Work, nodes_of
+from anime_generator.comfyui.graph import Graph, nodes_of
 
 SHIPPED = Path(__file__).parent / "workflows"
 LARGEST = 1 << 20

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from anime_common.contracts.vocabulary import Phase
-from anime_generator.comfyui.graph import PHASES, Node, Work
+from anime_common.contracts.vocabulary import Phase, Work
+from anime_generator.comfyui.graph import PHASES, Node
 from anime_generator.comfyui.messages import (
     Began,
     Cached,

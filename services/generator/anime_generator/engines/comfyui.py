@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 from PIL import Image, UnidentifiedImageError
 
+from anime_common.contracts.vocabulary import NodeCost
 from anime_generator.comfyui import conversation, faults, records
 from anime_generator.comfyui.binding import UPSCALERS, Files, Shot, bind
 from anime_generator.comfyui.choosing import choose
@@ -26,13 +27,14 @@ from anime_generator.comfyui.marks import Mark, extra_of, prompt_id_of
 from anime_generator.comfyui.outputs import FOLDER, files_of, prefix_of
 from anime_generator.comfyui.server import Refused, Server, TooLarge, Unreachable
 from anime_generator.comfyui.shelf import UPSCALE_MODELS, upscalers_for
-from anime_generator.comfyui.tracking import InPhase, Shown, Step, Told
+from anime_generator.comfyui.tracking import Cost, InPhase, Shown, Step, Told
 from anime_generator.engines.canvases import Canvas, cut_off, opaque
 from anime_generator.engines.protocol import (
     NO_INPUTS,
     OUT_OF_MEMORY,
     USUAL,
     Cancelled,
+    Costed,
     EngineError,
     PhaseBegan,
     Previewed,
@@ -179,6 +181,7 @@ class _Run:
             if error.code == OUT_OF_MEMORY:
                 self.link.short[key] += 1
             raise
+        self.tell(Costed(picture, self.workflow.name, tuple(_cost(each) for each in done.costs)))
         self._hand_over(picture, done, prefix)
         self.link.short.pop(key, None)
 
@@ -302,6 +305,11 @@ class _Run:
 
     def _wanted(self) -> bool:
         return not self.cancel.asked(self.request.attempt_id)
+
+
+def _cost(cost: Cost) -> NodeCost:
+    node = cost.node
+    return NodeCost(node=node.id, title=node.title, kind=node.work, seconds=round(cost.seconds, 4), cached=cost.cached)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from anime_common.contracts.generator import OfferedJob
-    from anime_common.contracts.vocabulary import ModelInfo, Phase
+    from anime_common.contracts.vocabulary import ModelInfo, NodeCost, Phase
     from anime_generator.comfyui.servers import Remote
     from anime_generator.registry import ModelSpec
     from anime_generator.wire import Offered
@@ -106,6 +106,15 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
+class Costed:
+    """What each node of a workflow cost for a picture."""
+
+    picture: Picture
+    workflow: str
+    costs: tuple[NodeCost, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Waited:
     """What draws elsewhere was asked and answered: it waits for its turn or goes on; a sign of life, no more."""
 
@@ -118,7 +127,7 @@ class Warned:
     text: str
 
 
-EngineEvent = PhaseBegan | Stepped | Previewed | Drawn | Rendered | Warned | Waited
+EngineEvent = PhaseBegan | Stepped | Previewed | Drawn | Rendered | Warned | Waited | Costed
 OnProgress = Callable[[EngineEvent], None]
 
 
