@@ -111,9 +111,12 @@ class Told:
 
     @property
     def phases(self) -> list[Phase]:
-        """Without loading and saving, which some engines leave to whoever runs them."""
-        found = (event.phase for event in self.events if isinstance(event, PhaseBegan))
-        return [phase for phase in found if phase not in {Phase.LOADING, Phase.SAVING}]
+        return [event.phase for event in self.events if isinstance(event, PhaseBegan)]
+
+    @property
+    def working(self) -> list[Phase]:
+        """The phases without loading and saving, which some engines leave to whoever runs them."""
+        return [phase for phase in self.phases if phase not in {Phase.LOADING, Phase.SAVING}]
 
     @property
     def steps(self) -> list[int]:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 def test_tells_phases_and_every_step_in_order(subject: Subject) -> None:
     told = Told()
     subject.engine.generate(subject.spec, [subject.job(steps=6)], told, told)
-    assert told.phases == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
+    assert told.working == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
     assert told.steps == [1, 2, 3, 4, 5, 6]
     assert told.events[-1] == told.drawn[-1]
 
@@ -204,7 +204,7 @@ def test_a_failure_is_told_by_its_kind_and_the_model_draws_again(
         holder.engine.generate(holder.spec, [holder.job()], told, told)
     expected = ("out_of_memory", True, False) if kind == "memory" else ("device_error", True, True)
     assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == expected
-    assert (told.phases, told.steps, told.drawn) == (phases, steps, [])
+    assert (told.working, told.steps, told.drawn) == (phases, steps, [])
     holder.engine.generate(holder.spec, [holder.job()], after, after)
     assert len(after.drawn) == 1
 

@@ -69,7 +69,7 @@ def test_what_is_announced_is_allowed_and_nothing_else(subject: Subject, field: 
 
 def test_half_of_the_strength_makes_half_of_the_steps(subject: Subject) -> None:
     told = drawn(subject, "init_image")
-    assert told.phases == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
+    assert told.working == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING]
     assert told.steps == [1, 2]
 
 
@@ -86,14 +86,14 @@ def test_a_second_pass_counts_on_and_gives_its_size(subject: Subject) -> None:
     between = [Phase.UPSCALING]
     if subject.spec.engine == "comfyui":  # enlarges pictures, not latents
         between = [Phase.DECODING, Phase.UPSCALING, Phase.ENCODING]
-    assert told.phases == [Phase.ENCODING, Phase.SAMPLING, *between, Phase.SAMPLING, Phase.DECODING]
+    assert told.working == [Phase.ENCODING, Phase.SAMPLING, *between, Phase.SAMPLING, Phase.DECODING]
     assert told.steps == [1, 2, 3, 4, 5, 6]
     assert told.drawn[0].image.size == (hires(subject).width, hires(subject).height)
 
 
 def test_a_finished_picture_is_enlarged_last(subject: Subject) -> None:
     told = drawn(subject, "upscale")
-    assert told.phases == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING, Phase.UPSCALING]
+    assert told.working == [Phase.ENCODING, Phase.SAMPLING, Phase.DECODING, Phase.UPSCALING]
     assert told.drawn[0].image.size == (SIZE[subject.spec.engine] * 3 // 2,) * 2
 
 

@@ -224,7 +224,7 @@ def test_text_becomes_a_picture_with_steps_and_previews(engine: ComfyuiEngine, s
     told, image = drawn(engine, spec, seed=int(time.time()))
     assert image.size == (SIDE, SIDE)
     assert told.steps == [1, 2, 3]
-    assert told.phases[-2:] == [Phase.SAMPLING, Phase.DECODING]
+    assert told.working[-2:] == [Phase.SAMPLING, Phase.DECODING]
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_one_another(engine: ComfyuiEngine, spec: ModelSpec) -> None:
