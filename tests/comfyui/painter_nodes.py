@@ -1,7 +1,8 @@
-"""The core nodes that the painter runs: what each takes and gives, and what it does, on pictures instead of tensors.
+"""The core nodes that the painter runs: what each does, on pictures instead of tensors.
 
-A latent is a picture of the size that it stands for, or none yet. What a sampler makes is a pattern that depends on all
-that it was given, so that the same request gives the same picture, and any other another one.
+An image is a batch of pictures, a mask one picture of greys. A latent is the pictures that it stands for, or their size
+alone. What a sampler makes is a pattern that depends on all that it was given, so that the same request gives the same
+picture, and any other another one.
 """
 
 from __future__ import annotations
@@ -9,149 +10,124 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageDraw, ImageOps
 
-SAMPLERS = [
-    "euler",
-    "euler_ancestral",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_3m_sde",
-    "dpmpp_sde",
-    "ddim",
-    "uni_pc",
-    "lcm",
-]
-SCHEDULERS = ["normal", "karras", "simple", "sgm_uniform", "ddim_uniform"]
-METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
-FILTERS = dict(zip(METHODS, (0, 2, 4, 3, 1), strict=True))
+from tests.comfyui.painter_classes import classes
+from tests.comfyui.painter_files import annotated
+from tests.comfyui.painter_manners import NodeFailed
+
+__all__ = ["SAMPLING", "Latent", "Video", "classes", "passed_on", "pixels_of", "preview", "run", "sampled", "steps_of"]
+
+SAMPLING = frozenset({"KSampler", "KSamplerAdvanced"})
+FILTERS = {
+    "nearest-exact": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bislerp": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 UPSCALED = 4
-"""How many times a model enlarges."""
+"""How many times a model enlarges whose name does not tell."""
+FRAMES = 4
+"""Frames of a clip that one of its latents stands for."""
+GREY = (127, 127, 127)
 
-
-class NodeFailed(Exception):
-    """A node raised an exception of this type."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
+Images = tuple[Image.Image, ...]
+Given = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Latent:
-    """What is to be drawn, or was."""
+    """What is to be drawn, or was: so many pictures of a size."""
 
     size: tuple[int, int]
-    image: Image.Image | None = None
+    count: int = 1
+    images: Images = ()
     mask: Image.Image | None = None
 
-
-@dataclass
-class Bench:
-    """What nodes work with: folders, and the files that they put out by node."""
-
-    folder: Path
-    prompt: Mapping[str, Any]
-    extra: Mapping[str, Any]
-    written: dict[str, dict[str, list[dict[str, str]]]] = field(default_factory=dict)
+    def resized(self, size: tuple[int, int], method: str, crop: str = "disabled") -> Latent:
+        """The same in another size."""
+        size = _even(size)
+        return replace(self, size=size, images=tuple(_fitted(each, size, method, crop) for each in self.images))
 
 
-def classes(files: Mapping[str, list[str]]) -> dict[str, Any]:
-    """What `/object_info` says; `files` are the names of models by folder."""
-    image, mask, latent, model, clip, vae = (["IMAGE"], ["MASK"], ["LATENT"], ["MODEL"], ["CLIP"], ["VAE"])
-    size = ["INT", {"default": 512, "min": 16, "max": 16384, "step": 8}]
-    sides = {"width": size, "height": size}
-    seed = ["INT", {"default": 0, "min": 0, "max": 2**64 - 1}]
-    sampling = {
-        "steps": ["INT", {"default": 20, "min": 1, "max": 10000}],
-        "cfg": ["FLOAT", {"min": 0.0, "max": 100.0}],
-        "sampler_name": [SAMPLERS, {}],
-        "scheduler": [SCHEDULERS, {}],
-        "positive": ["CONDITIONING"],
-        "negative": ["CONDITIONING"],
-        "latent_image": latent,
-    }
-    share = ["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0}]
-    weight = ["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0}]
-    scaled = {"upscale_method": [METHODS, {}], **sides, "crop": [["disabled", "center"], {}]}
-    return {
-        "CheckpointLoaderSimple": _info(("MODEL", "CLIP", "VAE"), ckpt_name=[files.get("checkpoints", []), {}]),
-        "LoraLoader": _info(
-            ("MODEL", "CLIP"),
-            model=model,
-            clip=clip,
-            lora_name=[files.get("loras", []), {}],
-            strength_model=weight,
-            strength_clip=weight,
-        ),
-        "CLIPTextEncode": _info(("CONDITIONING",), text=["STRING", {"multiline": True}], clip=clip),
-        "CLIPSetLastLayer": _info(("CLIP",), clip=clip, stop_at_clip_layer=["INT", {"min": -24, "max": -1}]),
-        "RescaleCFG": _info(("MODEL",), model=model, multiplier=share),
-        "EmptyLatentImage": _info(("LATENT",), **sides, batch_size=["INT", {"min": 1, "max": 4096}]),
-        "KSampler": _info(("LATENT",), model=model, seed=seed, **sampling, denoise=share),
-        "VAEDecode": _info(("IMAGE",), samples=latent, vae=vae),
-        "VAEDecodeTiled": _info(("IMAGE",), samples=latent, vae=vae, tile_size=["INT", {"min": 64}]),
-        "VAEEncode": _info(("LATENT",), pixels=image, vae=vae),
-        "SetLatentNoiseMask": _info(("LATENT",), samples=latent, mask=mask),
-        "LoadImage": _info(("IMAGE", "MASK"), image=["COMBO", {"image_upload": True}]),
-        "LoadImageMask": _info(("MASK",), image=["COMBO", {}], channel=[["alpha", "red", "green", "blue"], {}]),
-        "ImageScale": _info(("IMAGE",), image=image, **scaled),
-        "UpscaleModelLoader": _info(("UPSCALE_MODEL",), model_name=[files.get("upscale_models", []), {}]),
-        "ImageUpscaleWithModel": _info(("IMAGE",), upscale_model=["UPSCALE_MODEL"], image=image),
-        "ImageCompositeMasked": _info(
-            ("IMAGE",),
-            destination=image,
-            source=image,
-            x=["INT", {}],
-            y=["INT", {}],
-            resize_source=["BOOLEAN", {}],
-        ),
-        "EmptyImage": _info(("IMAGE",), **sides, batch_size=["INT", {"min": 1}], color=["INT", {"min": 0}]),
-        "SaveImage": _info((), images=image, filename_prefix=["STRING", {"default": "ComfyUI"}])
-        | {"output_node": True},
-        "PreviewImage": _info((), images=image) | {"output_node": True},
-        "Explode": _info(("IMAGE",), image=image),
-    }
+@dataclass(frozen=True)
+class Video:
+    """Pictures that are shown so many a second."""
+
+    images: Images
+    rate: float
 
 
-def _info(outputs: tuple[str, ...], **inputs: Any) -> dict[str, Any]:
-    return {"input": {"required": inputs}, "output": list(outputs), "output_node": False, "display_name": ""}
+def run(folder: Path, class_type: str, given: Given) -> tuple[Any, ...]:
+    """What a node gives that neither samples nor writes files; raises NodeFailed."""
+    if class_type in _LOADING:
+        return _LOADING[class_type](folder, given)
+    return _NODES[class_type](given)
 
 
-def run(bench: Bench, node: str, class_type: str, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a node gives, other than a sampler; raises NodeFailed."""
-    if class_type in {"SaveImage", "PreviewImage"}:
-        return _save(bench, node, class_type, inputs)
-    if class_type in {"LoadImage", "LoadImageMask"}:
-        return _load(bench, class_type, inputs)
-    return _NODES[class_type](inputs)
+def passed_on(told: Mapping[str, Any], given: Given) -> tuple[Any, ...]:
+    """What a class gives of which nothing is known: what it was given of that type, if anything."""
+    wanted = {**told["input"].get("required", {}), **told["input"].get("optional", {})}
+    by_type = {str(said[0]): given[name] for name, said in reversed(wanted.items()) if name in given}
+    return tuple(by_type.get(kind) for kind in told["output"])
 
 
-def sampled(inputs: Mapping[str, Any]) -> Latent:
-    """What a sampler makes."""
-    latent: Latent = inputs["latent_image"]
-    said = {name: value for name, value in inputs.items() if name != "latent_image"}
-    drawn = _pattern(json.dumps(said, sort_keys=True, default=str), latent.size)
-    if latent.image is not None:
-        drawn = Image.blend(latent.image, drawn, float(inputs["denoise"]))
-        if latent.mask is not None:
-            drawn = Image.composite(drawn, latent.image, latent.mask.resize(latent.size))
-    return replace(latent, image=drawn)
+def steps_of(given: Given) -> int:
+    """How many steps a sampler makes."""
+    steps = int(given["steps"])
+    if "end_at_step" in given:
+        return max(min(int(given["end_at_step"]), steps) - int(given["start_at_step"]), 0)
+    return steps if given["denoise"] > 0 else 0
 
 
-def preview(inputs: Mapping[str, Any], done: float) -> bytes:
+def sampled(given: Given) -> Latent:
+    """What a sampler makes: where a mask is, only there; of what was begun with, as much as it leaves."""
+    latent: Latent = given["latent_image"]
+    if not steps_of(given):
+        return latent
+    said = {name: value for name, value in given.items() if name != "latent_image"}
+    text = json.dumps(said, sort_keys=True, default=str)
+    share = given["denoise"] if "denoise" in given else 1 - given["start_at_step"] / given["steps"]
+    drawn = []
+    for index in range(latent.count):
+        image = _pattern(f"{text}#{index}" if index else text, latent.size)
+        if latent.images:
+            before = latent.images[index]
+            image = Image.blend(before, image, float(share))
+            if latent.mask is not None:
+                image = Image.composite(image, before, latent.mask.resize(latent.size))
+        drawn.append(image)
+    return replace(latent, images=tuple(drawn))
+
+
+def preview(given: Given, done: float) -> bytes:
     """How it looks when so much of it is done."""
-    latent: Latent = inputs["latent_image"]
-    small = Image.new("RGB", (max(latent.size[0] // 8, 1), max(latent.size[1] // 8, 1)), (int(255 * done), 80, 120))
+    width, height = given["latent_image"].size
+    small = Image.new("RGB", (max(width // 8, 1), max(height // 8, 1)), (int(255 * done), 80, 120))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def pixels_of(given: Given) -> int:
+    """Pixels of the largest picture that a node is given, or is to make."""
+    found = [image.size for value in given.values() if isinstance(value, tuple) for image in _pictures(value)]
+    found += [value.size for value in given.values() if isinstance(value, Latent)]
+    if isinstance(given.get("width"), int) and isinstance(given.get("height"), int):
+        found.append((given["width"], given["height"]))
+    return max((width * height for width, height in found), default=0)
+
+
+def _pictures(values: tuple[Any, ...]) -> Iterator[Image.Image]:
+    return (each for each in values if isinstance(each, Image.Image))
 
 
 def _pattern(said: str, size: tuple[int, int]) -> Image.Image:
@@ -165,86 +141,160 @@ def _pattern(said: str, size: tuple[int, int]) -> Image.Image:
     return image
 
 
-def _scale(inputs: Mapping[str, Any]) -> tuple[Image.Image]:
-    image, size = inputs["image"], (int(inputs["width"]), int(inputs["height"]))
-    if inputs["crop"] == "center":
+def _even(size: tuple[int, int]) -> tuple[int, int]:
+    """The size that a latent can stand for: sides are multiples of 8."""
+    return max(size[0] // 8 * 8, 8), max(size[1] // 8 * 8, 8)
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], method: str, crop: str = "disabled") -> Image.Image:
+    if crop == "center":
         ratio = max(size[0] / image.width, size[1] / image.height)
         width, height = size[0] / ratio, size[1] / ratio
         left, top = (image.width - width) / 2, (image.height - height) / 2
         image = image.crop((round(left), round(top), round(left + width), round(top + height)))
-    return (image.resize(size, FILTERS[inputs["upscale_method"]]),)
+    return image.resize(size, FILTERS[method])
 
 
-def _compose(inputs: Mapping[str, Any]) -> tuple[Image.Image]:
-    below = inputs["destination"].copy()
-    mask = inputs.get("mask")
-    source = inputs["source"]
-    below.paste(source, (inputs["x"], inputs["y"]), None if mask is None else mask.resize(source.size))
-    return (below,)
+def _sides(given: Given, size: tuple[int, int]) -> tuple[int, int]:
+    """The size that is asked for; a side of 0 follows the other one."""
+    width, height = int(given["width"]), int(given["height"])
+    if not width and not height:
+        return size
+    return width or max(round(size[0] * height / size[1]), 1), height or max(round(size[1] * width / size[0]), 1)
 
 
-def _explode(inputs: Mapping[str, Any]) -> tuple[Image.Image]:
-    del inputs
+def _times(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def _with_lora(given: Given) -> tuple[Any, ...]:
+    weights = (given["strength_model"], given.get("strength_clip", 0.0))
+    found = (*given["model"], given["lora_name"], weights[0]) if weights[0] else given["model"]
+    if "clip" not in given:
+        return (found,)
+    return (found, (*given["clip"], given["lora_name"], weights[1]) if weights[1] else given["clip"])
+
+
+def _decoded(given: Given) -> tuple[Images]:
+    latent: Latent = given["samples"]
+    return (latent.images or tuple(Image.new("RGB", latent.size, GREY) for _ in range(latent.count)),)
+
+
+def _encoded(given: Given) -> tuple[Latent]:
+    images: Images = given["pixels"]
+    size = _even(images[0].size)
+    left, top = (images[0].width - size[0]) // 2, (images[0].height - size[1]) // 2
+    box = (left, top, left + size[0], top + size[1])
+    return (Latent(size, len(images), tuple(each.crop(box) for each in images)),)
+
+
+def _enlarged(given: Given) -> tuple[Images]:
+    found = re.search(r"x(\d)|(\d)x", str(given["upscale_model"]), re.IGNORECASE)
+    factor = int(found[1] or found[2]) if found else UPSCALED
+    return (tuple(each.resize(_times(each.size, factor)) for each in given["image"]),)
+
+
+def _composed(given: Given) -> tuple[Images]:
+    sources, mask = given["source"], given.get("mask")
+    done = []
+    for index, below in enumerate(given["destination"]):
+        source = sources[index % len(sources)]
+        source = source.resize(below.size) if given["resize_source"] else source
+        image = below.copy()
+        image.paste(source, (given["x"], given["y"]), None if mask is None else mask.resize(source.size))
+        done.append(image)
+    return (tuple(done),)
+
+
+def _part(given: Given) -> tuple[Images]:
+    images: Images = given["image"]
+    start = min(given["batch_index"], len(images) - 1)
+    return (images[start : start + given["length"]],)
+
+
+def _coloured(given: Given) -> tuple[Images]:
+    colour = (given["color"] >> 16, given["color"] >> 8 & 255, given["color"] & 255)
+    return ((Image.new("RGB", (given["width"], given["height"]), colour),) * given["batch_size"],)
+
+
+def _exploded(given: Given) -> tuple[Any, ...]:
+    del given
     raise NodeFailed("RuntimeError", "the fuse in /opt/ComfyUI/custom_nodes/fuse/node.py is wet")
 
 
-_NODES: dict[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]] = {
+_NODES: dict[str, Callable[[Given], tuple[Any, ...]]] = {
     "CheckpointLoaderSimple": lambda given: ((given["ckpt_name"],), (given["ckpt_name"],), given["ckpt_name"]),
-    "LoraLoader": lambda given: (
-        (*given["model"], given["lora_name"], given["strength_model"]),
-        (*given["clip"], given["lora_name"], given["strength_clip"]),
-    ),
+    "UNETLoader": lambda given: ((given["unet_name"], given["weight_dtype"]),),
+    "CLIPLoader": lambda given: ((given["clip_name"], given["type"]),),
+    "VAELoader": lambda given: (given["vae_name"],),
+    "UpscaleModelLoader": lambda given: (given["model_name"],),
+    "LoraLoader": _with_lora,
+    "LoraLoaderModelOnly": _with_lora,
     "CLIPTextEncode": lambda given: ((given["text"], given["clip"]),),
     "CLIPSetLastLayer": lambda given: ((*given["clip"], given["stop_at_clip_layer"]),),
-    "RescaleCFG": lambda given: ((*given["model"], given["multiplier"]),),
-    "EmptyLatentImage": lambda given: (Latent((given["width"], given["height"])),),
-    "VAEDecode": lambda given: (given["samples"].image,),
-    "VAEDecodeTiled": lambda given: (given["samples"].image,),
-    "VAEEncode": lambda given: (Latent(given["pixels"].size, given["pixels"]),),
-    "SetLatentNoiseMask": lambda given: (replace(given["samples"], mask=given["mask"]),),
-    "ImageScale": _scale,
-    "UpscaleModelLoader": lambda given: (given["model_name"],),
-    "ImageUpscaleWithModel": lambda given: (
-        given["image"].resize((given["image"].width * UPSCALED, given["image"].height * UPSCALED)),
-    ),
-    "ImageCompositeMasked": _compose,
-    "EmptyImage": lambda given: (
-        Image.new(
-            "RGB",
-            (given["width"], given["height"]),
-            (given["color"] >> 16, given["color"] >> 8 & 255, given["color"] & 255),
+    "RescaleCFG": lambda given: ((*given["model"], "rescale", given["multiplier"]),),
+    "ModelSamplingSD3": lambda given: ((*given["model"], "shift", given["shift"]),),
+    "EmptyLatentImage": lambda given: (Latent(_even((given["width"], given["height"])), given["batch_size"]),),
+    "EmptyHunyuanLatentVideo": lambda given: (
+        Latent(
+            _even((given["width"], given["height"])),
+            ((given["length"] - 1) // FRAMES * FRAMES + 1) * given["batch_size"],
         ),
     ),
-    "Explode": _explode,
+    "LatentUpscale": lambda given: (
+        given["samples"].resized(_sides(given, given["samples"].size), given["upscale_method"], given["crop"]),
+    ),
+    "LatentUpscaleBy": lambda given: (
+        given["samples"].resized(_times(given["samples"].size, given["scale_by"]), given["upscale_method"]),
+    ),
+    "SetLatentNoiseMask": lambda given: (replace(given["samples"], mask=given["mask"]),),
+    "VAEDecode": _decoded,
+    "VAEDecodeTiled": _decoded,
+    "VAEEncode": _encoded,
+    "ImageScale": lambda given: (
+        tuple(
+            _fitted(each, _sides(given, each.size), given["upscale_method"], given["crop"]) for each in given["image"]
+        ),
+    ),
+    "ImageScaleBy": lambda given: (
+        tuple(_fitted(each, _times(each.size, given["scale_by"]), given["upscale_method"]) for each in given["image"]),
+    ),
+    "ImageUpscaleWithModel": _enlarged,
+    "ImageCompositeMasked": _composed,
+    "ImageFromBatch": _part,
+    "MaskToImage": lambda given: ((given["mask"].convert("RGB"),),),
+    "ImageToMask": lambda given: (_channel(given["image"][0], given["channel"]),),
+    "EmptyImage": _coloured,
+    "CreateVideo": lambda given: (Video(given["images"], given["fps"]),),
+    "Explode": _exploded,
 }
 
 
-def _load(bench: Bench, class_type: str, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    path = (bench.folder / "input" / inputs["image"]).resolve()
-    if not path.is_file() or bench.folder not in path.parents:
-        raise NodeFailed("FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
+def _channel(image: Image.Image, name: str) -> Image.Image:
+    """A channel as a mask: white is where alpha is not; nothing where the picture has no such channel."""
+    if name == "alpha":
+        has = "A" in image.getbands()
+        return ImageOps.invert(image.getchannel("A")) if has else Image.new("L", (64, 64))
+    return image.convert("RGB").getchannel(name[0].upper())
+
+
+def _opened(folder: Path, given: Given) -> Image.Image:
+    path = annotated(folder, str(given["image"]))
+    if path is None:
+        raise NodeFailed("FileNotFoundError", f"[Errno 2] No such file or directory: '/opt/ComfyUI/{given['image']}'")
     with Image.open(path) as image:
-        if class_type == "LoadImageMask":
-            return (image.convert("RGB").getchannel(0),)
-        return (image.convert("RGB"), Image.new("L", image.size))
+        if image.mode not in {"RGB", "RGBA"}:
+            return image.convert("RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB")
+        return image.copy()
 
 
-def _save(bench: Bench, node: str, class_type: str, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    place = "output" if class_type == "SaveImage" else "temp"
-    prefix = str(inputs.get("filename_prefix", "ComfyUI_temp"))
-    folder = (bench.folder / place / prefix).parent.resolve()
-    if not folder.is_relative_to(bench.folder / place):
-        raise NodeFailed("Exception", f"ERROR: Saving image outside the output folder is not allowed. {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = prefix.rpartition("/")[2]
-    numbers = [int(path.stem.removeprefix(f"{name}_").strip("_")) for path in folder.glob(f"{name}_*_.png")]
-    texts = PngInfo()
-    texts.add_text("prompt", json.dumps(bench.prompt))
-    if "workflow" in bench.extra.get("extra_pnginfo", {}):
-        texts.add_text("workflow", json.dumps(bench.extra["extra_pnginfo"]["workflow"]))
-    path = folder / f"{name}_{max(numbers, default=0) + 1:05}_.png"
-    inputs["images"].save(path, pnginfo=texts)
-    subfolder = str(folder.relative_to(bench.folder / place))
-    entry = {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": place}
-    bench.written[node] = {"images": [entry]}
-    return ()
+def _loaded(folder: Path, given: Given) -> tuple[Any, ...]:
+    image = _opened(folder, given)
+    return ((image.convert("RGB"),), _channel(image, "alpha"))
+
+
+_LOADING: dict[str, Callable[[Path, Given], tuple[Any, ...]]] = {
+    "LoadImage": _loaded,
+    "LoadImageOutput": _loaded,
+    "LoadImageMask": lambda folder, given: (_channel(_opened(folder, given), given["channel"]),),
+}

@@ -77,6 +77,14 @@ def test_a_workflow_that_is_a_model_of_its_own_needs_the_checkpoint_that_it_has(
     assert problem.startswith("node 4 'Checkpoint': ckpt_name: the server has no 'model.safetensors'; it has sd15_")
 
 
+def test_a_choice_that_brings_inputs_of_its_own_is_chosen_by_its_key() -> None:
+    dynamic = {"options": [{"key": 1, "inputs": {"required": {}}}, {"key": 2, "inputs": {}}]}
+    known = CLASSES | {"EmptyLatentImage": info("LATENT", batch_size=["COMFY_DYNAMICCOMBO_V3", dynamic])}
+    assert checked(known) == []
+    dynamic["options"] = dynamic["options"][1:]
+    assert checked(known) == ["node 5 'Empty latent': batch_size: the server has no 1; it has 2"]
+
+
 def test_types_that_fit_everything_fit() -> None:
     known = CLASSES | {"VAEDecode": info("*", samples=["LATENT,IMAGE"], vae=["*"])}
     assert checked(known) == []

@@ -24,6 +24,7 @@ from PIL import Image
 from anime_common.contracts.generation import HiresPass, Upscaling
 from anime_common.contracts.generator import OfferedJob
 from anime_common.contracts.vocabulary import Phase, Sampler
+from anime_common.media import probe
 from anime_common.messages import uuid7
 from anime_generator.comfyui import faults
 from anime_generator.comfyui.card import RemoteCard
@@ -118,6 +119,24 @@ def test_a_workflow_without_a_checkpoint_runs_and_its_file_is_fetched(server: Se
             (16, 16),
             (0x33, 0x66, 0x99),
         )
+
+
+def test_a_clip_is_fetched_and_is_one(server: Server) -> None:
+    attempt = uuid7()
+    prefix = prefix_of(attempt, 0)
+    graph = plain(64) | {
+        "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 8.0}},
+        "3": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["2", 0], "filename_prefix": prefix, "format": "mp4", "codec": "h264"},
+        },
+    }
+    graph["1"]["inputs"] |= {"height": 64, "batch_size": 8}
+    done = converse(server, graph, prompt_id=str(attempt))
+    (file,) = files_of(done.prompt, frozenset({"3"}), prefix)
+    found = probe(server.view(file, 1 << 24))
+    assert (found.media_type, found.width, found.height, found.frames) == ("video/mp4", 64, 64, 8)
+    assert found.duration == pytest.approx(1.0, abs=0.2)
 
 
 def test_the_same_again_writes_a_file_of_its_own(server: Server) -> None:
@@ -224,6 +243,7 @@ def test_text_becomes_a_picture_with_steps_and_previews(engine: ComfyuiEngine, s
     told, image = drawn(engine, spec, seed=int(time.time()))
     assert image.size == (SIDE, SIDE)
     assert told.steps == [1, 2, 3]
+    assert told.previews
     assert told.working[-2:] == [Phase.SAMPLING, Phase.DECODING]
 
 

@@ -52,6 +52,19 @@ def _inputs(
             yield from _value(name, value, said)
 
 
+def choices_of(said: list[Any]) -> list[Any] | None:
+    """What an input may be, of what a class says of it; None when that is no choice.
+
+    A choice is a list in the place of the type, or the type `COMBO` with `options`. Some choices bring inputs of their
+    own (`COMFY_DYNAMICCOMBO_V3`): those are objects, chosen by their `key`.
+    """
+    options = said[1].get("options") if len(said) > 1 and isinstance(said[1], Mapping) else None
+    choices = said[0] if isinstance(said[0], list) else options
+    if not isinstance(choices, list):
+        return None
+    return [each["key"] if isinstance(each, Mapping) and "key" in each else each for each in choices]
+
+
 def _link(workflow: Workflow, name: str, link: list[Any], wanted: object, classes: Mapping[str, Any]) -> Iterator[str]:
     source = workflow.graph.get(str(link[0])) if len(link) == 2 else None
     if source is None:
@@ -77,8 +90,8 @@ def _fits(given: object, wanted: str) -> bool:
 
 def _value(name: str, value: object, said: list[Any]) -> Iterator[str]:
     options = said[1] if len(said) > 1 and isinstance(said[1], Mapping) else {}
-    choices = said[0] if isinstance(said[0], list) else options.get("options")
-    if isinstance(choices, list):
+    choices = choices_of(said)
+    if choices is not None:
         if value not in choices:
             some = ", ".join(map(str, choices[:SOME])) or "nothing"
             yield f"{name}: the server has no {value!r}; it has {some}{', …' if len(choices) > SOME else ''}"

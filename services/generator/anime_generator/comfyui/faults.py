@@ -54,8 +54,12 @@ def refused(answer: Mapping[str, Any] | None, status: int, nodes: Mapping[str, N
     error = answer.get("error")
     told = error if isinstance(error, Mapping) else {"message": error}
     text = clean(" ".join(str(told[name]) for name in ("message", "details") if told.get(name)))
-    missing = "does not exist" in text and told.get("type") in {"invalid_prompt", "missing_node_type"}
-    return EngineError(NODE_MISSING if missing else WORKFLOW_INVALID, text or f"HTTP {status}", retryable=False)
+    kind = told.get("type")
+    if kind == "missing_node_type" or (kind == "invalid_prompt" and "does not exist" in text):
+        class_type = (told.get("extra_info") or {}).get("class_type")  # newer servers name it here alone
+        text = text if class_type is None or str(class_type) in text else f"{text} ({class_type})"
+        return EngineError(NODE_MISSING, text, retryable=False)
+    return EngineError(WORKFLOW_INVALID, text or f"HTTP {status}", retryable=False)
 
 
 def locked_out(status: int) -> EngineError:

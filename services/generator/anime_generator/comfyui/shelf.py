@@ -15,7 +15,7 @@ from typing import Any
 from anime_common.contracts.vocabulary import Sampler, SizeLimits
 from anime_common.keys import key_for
 from anime_generator.comfyui.binding import SAMPLERS, UPSCALERS
-from anime_generator.comfyui.checking import check
+from anime_generator.comfyui.checking import check, choices_of
 from anime_generator.comfyui.choosing import ROLES, fields_of
 from anime_generator.comfyui.graph import nodes_of
 from anime_generator.comfyui.inline import NAME as INLINE
@@ -280,9 +280,7 @@ def _choices(classes: Mapping[str, Any], name: str, field_name: str) -> list[Any
     said = _said(classes, name, field_name)
     if not said:
         return []
-    options = said[1].get("options") if len(said) > 1 and isinstance(said[1], Mapping) else None
-    choices = said[0] if isinstance(said[0], list) else options
-    return choices if isinstance(choices, list) else []
+    return choices_of(said) or []
 
 
 def _said(classes: Mapping[str, Any], name: str, field_name: str) -> list[Any]:
