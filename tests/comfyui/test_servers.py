@@ -74,6 +74,7 @@ key = "same"
         ("[servers]", "servers: at least one server is needed"),
         ('[servers."My Tower"]\nurl = "http://x"', "servers.My Tower"),
         ('[servers.tower]\nurl = "127.0.0.1:8188"', "servers.tower.url"),
+        ('[servers.tower]\nurl = "http://me:hush@host"', "servers.tower.url"),
         (GOOD + 'key = "x"', "servers.tower.key: Extra inputs"),
         (GOOD + '[checkpoints."a"]\nfamly = "sdxl"', "checkpoints.a.famly: Extra inputs"),
         (GOOD + "stalled = 0", "servers.tower.stalled"),

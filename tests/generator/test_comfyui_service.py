@@ -270,6 +270,20 @@ async def test_models_are_freed_on_order_but_not_while_anything_runs(
     await eventually(lambda: painter.frees == 1)
 
 
+async def test_another_program_that_needs_the_card_gets_it(
+    worker: Runtime[Any], ledger: Ledger, painter: Painter
+) -> None:
+    job = drawn()
+    await ledger.offer(job)
+    await ledger.sees(job, "started", "finished")
+    await eventually(lambda: ledger.last.resident == (KEY,))
+    assert painter.frees == 0
+    painter.memory["vram_free"] = 100 << 20
+    await eventually(lambda: painter.frees == 1)
+    await eventually(lambda: ledger.last.resident == ())
+    assert "another program took" in ledger.last.residency[-1].reason
+
+
 async def test_a_job_may_bring_its_workflow_where_that_is_switched_on(
     place: Place, ledger: Ledger, painter: Painter
 ) -> None:

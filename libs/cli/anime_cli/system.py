@@ -63,6 +63,9 @@ def generators(*, url: Url = None, as_json: Json = False) -> None:
         for each in found.items
     ]
     render.table(("generator", "status", "device", "memory free", "loaded", "works on", "seen"), rows, "no generators")
+    for each in found.items:
+        for warning in each.heartbeat.warnings:
+            render.console().print(f"{each.worker}: {warning}", soft_wrap=True)
 
 
 def _loaded(heartbeat: Heartbeat) -> str:
@@ -75,4 +78,6 @@ def _work(heartbeat: Heartbeat) -> str:
     running = [held for held in heartbeat.attempts if held.started and not held.ended]
     waiting = len(heartbeat.attempts) - len(running)
     said = [f"{held.phase.value} {held.percent:.0f} %" for held in running]
-    return ", ".join(said + ([f"{waiting} offered"] if waiting else [])) or "nothing"
+    said += [f"{waiting} offered"] if waiting else []
+    said += [f"{heartbeat.backlog} of others before it"] if heartbeat.backlog else []
+    return ", ".join(said) or "nothing"

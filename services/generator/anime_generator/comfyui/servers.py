@@ -54,7 +54,7 @@ class ServerEntry(Request):
     answer, or answers without getting on.
     """
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
     device: Name | None = None
     workflows: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
