@@ -88,6 +88,7 @@ def _latents() -> dict[str, Any]:
     scaled = {"samples": LATENT, "upscale_method": method, **_sides(0, 8), "crop": _choice(("disabled", "center"))}
     return _all(
         _info("EmptyLatentImage", "LATENT", {**sides, "batch_size": _int(1, 1, 4096)}),
+        _info("EmptySD3LatentImage", "LATENT", {**_sides(16, 16), "batch_size": _int(1, 1, 4096)}),
         _info("EmptyHunyuanLatentVideo", "LATENT", {**film, "length": _int(25, 1, 16384, 4), "batch_size": _int(1, 1)}),
         _info("KSampler", "LATENT", {"model": MODEL, "seed": seed, **sampling, "denoise": _float(1.0, 0.0, 1.0)}),
         _info("KSamplerAdvanced", "LATENT", {"model": MODEL, **advanced, "return_with_leftover_noise": switch}),

@@ -175,6 +175,10 @@ def _with_lora(given: Given) -> tuple[Any, ...]:
     return (found, (*given["clip"], given["lora_name"], weights[1]) if weights[1] else given["clip"])
 
 
+def _empty(given: Given) -> tuple[Latent]:
+    return (Latent(_even((given["width"], given["height"])), given["batch_size"]),)
+
+
 def _decoded(given: Given) -> tuple[Images]:
     latent: Latent = given["samples"]
     return (latent.images or tuple(Image.new("RGB", latent.size, GREY) for _ in range(latent.count)),)
@@ -234,7 +238,8 @@ _NODES: dict[str, Callable[[Given], tuple[Any, ...]]] = {
     "CLIPSetLastLayer": lambda given: ((*given["clip"], given["stop_at_clip_layer"]),),
     "RescaleCFG": lambda given: ((*given["model"], "rescale", given["multiplier"]),),
     "ModelSamplingSD3": lambda given: ((*given["model"], "shift", given["shift"]),),
-    "EmptyLatentImage": lambda given: (Latent(_even((given["width"], given["height"])), given["batch_size"]),),
+    "EmptyLatentImage": _empty,
+    "EmptySD3LatentImage": _empty,
     "EmptyHunyuanLatentVideo": lambda given: (
         Latent(
             _even((given["width"], given["height"])),

@@ -98,6 +98,16 @@ async def test_a_picture_is_uploaded_drawn_over_and_enlarged(attic: Product) -> 
     assert done["settings"]["upscale"]["upscaler"] == "realesrgan_x4plus_anime_6b"
 
 
+async def test_of_a_job_that_failed_it_is_told_too(attic: Product, painter: Painter) -> None:
+    painter.manners.most_pixels = 16
+    job = await attic.submit("too much", steps=5, **DRAWING)
+    await attic.until(job["id"], "failed")
+    painter.manners.most_pixels = None
+    shown = json.loads((await attic.anime("profile", job["code"], "--json")).out)
+    assert (shown["runs"], shown["workflow"]) == (1, "text-to-image")
+    assert "Sampler" in {each["title"] for each in shown["nodes"]}
+
+
 async def test_it_is_told_where_the_time_went(attic: Product) -> None:
     job = await attic.submit("1girl, profile", steps=5, count=2, **DRAWING)
     await attic.until(job["id"], "completed")

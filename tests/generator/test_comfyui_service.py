@@ -246,6 +246,8 @@ async def test_a_picture_that_is_too_large_fails_with_advice(
     assert isinstance(failed, AttemptFailed)
     assert (failed.code, failed.retryable) == ("out_of_memory", False)
     assert "Ask for a smaller picture" in failed.message
+    assert (failed.engine, failed.workflow) == ("comfyui", "text-to-image")
+    assert {"Checkpoint", "Sampler"} <= {cost.title for cost in failed.costs}
 
 
 async def test_models_are_freed_on_order_but_not_while_anything_runs(

@@ -43,7 +43,7 @@ def profile(
         show_json(found)
         return
     if not found.runs:
-        render.console().print(f"{found.subject}: nothing is recorded yet: no attempt of it has finished")
+        render.console().print(f"{found.subject}: nothing is recorded yet: no attempt of it has ended")
         return
     _show(found)
 

@@ -157,12 +157,19 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt has no pictures. `lone` is whether it ran alone: a group's failure counts against nobody."""
+    """Why an attempt has no pictures. `lone` is whether it ran alone: a group's failure counts against nobody.
+
+    The rest is what it spent until then: seconds a phase, and what the nodes of a workflow cost.
+    """
 
     code: str
     message: str
     retryable: bool
     lone: bool = True
+    engine: str = ""
+    timings: Mapping[Phase, float] = field(default_factory=dict)
+    workflow: str | None = None
+    costs: tuple[NodeCost, ...] = ()
 
 
 def take_offer(worker: Worker, offer: Offer, now: datetime, traceparent: str | None = None) -> Decision:
@@ -297,6 +304,10 @@ def fail(worker: Worker, attempt_id: UUID, failure: Failure, now: datetime) -> D
         retryable=failure.retryable or not failure.lone,
         counts=failure.lone,
         reached=found.progress.reached(),
+        engine=failure.engine,
+        timings=dict(failure.timings),
+        workflow=failure.workflow,
+        costs=failure.costs,
         failed_at=now,
     )
     return _to_stage(worker, found, Stage.REPORTING), (Report(fact),)

@@ -207,7 +207,9 @@ class Runner:
                 raise result
         attempt_id = ended.attempt_id
         if ended.outcome == "failed":
-            failure = Failure(ended.code, ended.message, ended.retryable, ended.lone)
+            engine = self._registry.engine(each.attempt.job.settings.model)
+            spent = (engine, dict(ended.timings), ended.workflow, ended.costs)
+            failure = Failure(ended.code, ended.message, ended.retryable, ended.lone, *spent)
             self._desk.apply(model.fail(self._desk.worker, attempt_id, failure, datetime.now(UTC)))
         elif ended.outcome == "cancelled":
             self._desk.apply(model.stopped(self._desk.worker, attempt_id, outputs, datetime.now(UTC)))

@@ -56,7 +56,7 @@ class Books:
     _opened: list[Record] = field(default_factory=list)
     _started: list[tuple[UUID, datetime]] = field(default_factory=list)
     _ended: list[tuple[UUID, str, datetime, str | None]] = field(default_factory=list)
-    _spent: list[tuple[UUID, AttemptFinished]] = field(default_factory=list)
+    _spent: list[tuple[UUID, AttemptFinished | AttemptFailed]] = field(default_factory=list)
     _models: list[ModelInfo] | None = None
     _projects: dict[str, Project | None] = field(default_factory=dict)
 
@@ -100,7 +100,7 @@ class Books:
             error = after.job.error.message if after.job.error else None
             ended = message.finished_at if isinstance(message, AttemptFinished) else at.now
             self._ended.append((attempt, outcome, ended, None if outcome == "finished" else error))
-            if isinstance(message, AttemptFinished):
+            if isinstance(message, AttemptFinished | AttemptFailed):
                 self._spent.append((attempt, message))
 
     async def models(self) -> list[ModelInfo]:

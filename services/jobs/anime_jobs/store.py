@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from anime_common.contracts.generator import AttemptFinished
+from anime_common.contracts.generator import AttemptFailed, AttemptFinished
 from anime_common.contracts.jobs import Job
 from anime_common.contracts.vocabulary import JobState, NodeCost, Phase, StagedOutput
 from anime_jobs.model import Record
@@ -190,10 +190,16 @@ async def start_attempts(connection: Connection, begun: Sequence[tuple[UUID, dat
     await _each(connection, "UPDATE attempts SET started_at = coalesce(started_at, $2) WHERE id = $1", begun)
 
 
-async def spend_attempts(connection: Connection, spent: Sequence[tuple[UUID, AttemptFinished]]) -> None:
-    """Note what finished attempts spent their time with."""
+async def spend_attempts(connection: Connection, spent: Sequence[tuple[UUID, AttemptFinished | AttemptFailed]]) -> None:
+    """Note what attempts spent their time with."""
     rows = [
-        (attempt, fact.engine, fact.workflow, dict(fact.timings), [cost.model_dump(mode="json") for cost in fact.costs])
+        (
+            attempt,
+            fact.engine or None,
+            fact.workflow,
+            dict(fact.timings),
+            [cost.model_dump(mode="json") for cost in fact.costs],
+        )
         for attempt, fact in spent
     ]
     await _each(
@@ -204,9 +210,11 @@ async def spend_attempts(connection: Connection, spent: Sequence[tuple[UUID, Att
 
 
 async def spent_by_job(connection: Connection, job_id: UUID) -> list[Spent]:
-    """What the last finished attempt of a job spent; none when there is none."""
+    """What the last attempt of a job spent, finished or failed; none when there is none."""
     rows = await connection.fetch(
-        f"{_SPENT} WHERE job_id = $1 AND outcome = 'finished' ORDER BY number DESC LIMIT 1", job_id
+        f"{_SPENT} WHERE job_id = $1 AND outcome IN ('finished', 'failed') AND engine IS NOT NULL"
+        " ORDER BY number DESC LIMIT 1",
+        job_id,
     )
     return [_spent(row) for row in rows]
 

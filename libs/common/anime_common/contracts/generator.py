@@ -75,6 +75,10 @@ class AttemptFailed(
         True, description="Whether it uses up one of the job's tries; false when the job is not to blame."
     )
     reached: Reached | None = Field(None, description="How far it came.")
+    engine: str = Field("", description="Engine that ran it.")
+    timings: dict[Phase, float] = Field(default_factory=dict, description="Seconds a phase, until it failed.")
+    workflow: str | None = Field(None, description="The workflow that ran, of an engine that has such.")
+    costs: tuple[NodeCost, ...] = Field((), description="What each of its nodes cost, the dearest first.")
     failed_at: datetime = Field(description="When it failed.")
 
 

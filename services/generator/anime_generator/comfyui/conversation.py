@@ -101,6 +101,10 @@ class Conversation:
         finally:
             self._close()
 
+    def costs(self) -> tuple[Cost, ...]:
+        """What its nodes have cost until now, however it goes on."""
+        return self._tracker.costs(time.monotonic())
+
     def _adopt(self, prompt: Prompt) -> None:
         """It was sent in an earlier life of ours, whose socket is closed by now: hear on under the id of that."""
         client_id = prompt.extra.get("client_id")

@@ -175,15 +175,20 @@ class _Run:
         order = Order(prompt_id, graph, self._extra(picture))
         hearing = _Hearing(self, picture)
         patience = conversation.Patience(unreachable=self.link.remote.unreachable, stalled=self.link.remote.stalled)
+        talk = Conversation(self.link.server, order, patience, hearing.hear, self._wanted, self._looked)
         try:
-            done = Conversation(self.link.server, order, patience, hearing.hear, self._wanted, self._looked).run()
+            done = talk.run()
         except EngineError as error:
+            self._tell_costs(picture, talk.costs())
             if error.code == OUT_OF_MEMORY:
                 self.link.short[key] += 1
             raise
-        self.tell(Costed(picture, self.workflow.name, tuple(_cost(each) for each in done.costs)))
+        self._tell_costs(picture, done.costs)
         self._hand_over(picture, done, prefix)
         self.link.short.pop(key, None)
+
+    def _tell_costs(self, picture: Picture, costs: tuple[Cost, ...]) -> None:
+        self.tell(Costed(picture, self.workflow.name, tuple(_cost(each) for each in costs)))
 
     def _hand_over(self, picture: Picture, done: Done, prefix: str) -> None:
         """Fetch the file of a picture. Of several, it is the last that is no picture, or else the last of all."""
