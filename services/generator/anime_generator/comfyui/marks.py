@@ -18,8 +18,10 @@ from anime_generator.comfyui.records import PENDING, RUNNING, ended, queued
 
 NAME = "tower_anime"
 """Of our part of a prompt's extra data."""
-RECENT = 120.0
-"""Seconds after its end for which a prompt may still be taken up: by then the ledger counts its worker as lost."""
+RECENT = 86_400.0
+"""Seconds after its end for which a prompt may still be taken up: the ledger may have been away as long as we."""
+LATEST = 4
+"""Attempts that have ended which are taken up at most: a worker has one in work, and few on their way out."""
 
 
 class Mark(Model):
@@ -60,12 +62,17 @@ def ours(worker: str, queue: Mapping[str, Any], history: Mapping[str, Any]) -> t
 
 
 def resumable(found: tuple[Ours, ...], now: float) -> tuple[Mark, ...]:
-    """What a worker that comes back can go on with: a mark for each attempt that waits, runs or has ended lately."""
-    marks: dict[UUID, Mark] = {}
-    for each in found:
-        if each.ended_at is None or now - each.ended_at < RECENT:
-            marks.setdefault(each.mark.job.attempt_id, each.mark)
-    return tuple(marks.values())
+    """What a worker that comes back can go on with: a mark for each attempt that waits, runs or has ended lately.
+
+    Most of those that have ended are done with; the ledger says so as soon as it hears of them.
+    """
+    alive = {each.mark.job.attempt_id: each.mark for each in reversed(found) if each.ended_at is None}
+    over: dict[UUID, Mark] = {}
+    for each in sorted(found, key=lambda each: -(each.ended_at or 0.0)):
+        recent = each.ended_at is not None and now - each.ended_at < RECENT
+        if recent and each.mark.job.attempt_id not in alive:
+            over.setdefault(each.mark.job.attempt_id, each.mark)
+    return (*reversed(alive.values()), *tuple(over.values())[:LATEST])
 
 
 def _ours(worker: str, queue: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[Ours]:
