@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -46,7 +46,7 @@ class Watch:
         self._servers, self.remote = read_server(file, name)
         self._server = Server(self.remote.url, self.remote.headers, ANSWERS_WITHIN)
         self._stamp: tuple[object, ...] = ()
-        self._found = Found()
+        self._texts: dict[tuple[str, str], Mapping[str, str]] = {}
         self._stock = shelf.NOTHING
         self._silent = 0
         self._problem = "the ComfyUI server has not been asked yet"
@@ -119,11 +119,13 @@ class Watch:
             return
         workflows = self._reread()
         checkpoints, loras, upscalers = files
-        texts = dict(self._found.texts)
         for folder, names in ((CHECKPOINTS, checkpoints), (LORAS, loras)):
-            texts |= {(folder, name): self._server.texts(folder, name) for name in names if (folder, name) not in texts}
-        self._found = Found(checkpoints, loras, upscalers, texts, self._server.object_info())
-        fresh = shelf.stock(self._servers, self._found, workflows, inline=self.remote.inline)
+            for name in names:
+                # Kept one by one: an answer that fails among hundreds must not have all of them asked for again.
+                if (folder, name) not in self._texts:
+                    self._texts[folder, name] = self._server.texts(folder, name)
+        found = Found(checkpoints, loras, upscalers, self._texts, self._server.object_info())
+        fresh = shelf.stock(self._servers, found, workflows, inline=self.remote.inline)
         if fresh != self._stock:
             log.info("comfyui_stock", server=self.remote.url, models=sorted(fresh.registry.models))
         self._stock, self._stamp = fresh, stamp
