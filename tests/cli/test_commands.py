@@ -10,7 +10,8 @@ import pytest
 
 from anime_cli.errors import ExitStatus
 from anime_common.contracts.files import FilePage, FileView
-from anime_common.contracts.jobs import Catalogue, DeletedProject, JobPage, Project, ProjectPage, QueueState, Workers
+from anime_common.contracts.jobs import Catalogue, JobPage, QueueState, Workers
+from anime_common.contracts.projects import DeletedProject, Project, ProjectPage
 from anime_common.contracts.vocabulary import JobState, Output
 from anime_common.examples import FILE, PROMPT, example
 from tests.cli.conftest import Anime
@@ -227,17 +228,51 @@ class TestProjects:
         anime("projects", "update", "sunrise", "--state", "archived", "--description", "")
         assert gateway.bodies("PATCH /projects/sunrise") == [{"state": "archived", "description": ""}]
 
-    def test_delete_says_what_to_do_with_jobs(self, anime: Anime, gateway: FakeGateway) -> None:
-        gone = example(DeletedProject).model_dump(mode="json") | {"deleted": True, "jobs": 3}
-        refusal = problem(409, "project_has_jobs", "force=true or archive=true")
-        gateway.on("DELETE /projects/sunrise", refusal, httpx.Response(200, json=gone))
+    def test_a_style_is_given_and_taken_away(self, anime: Anime, gateway: FakeGateway) -> None:
+        one = httpx.Response(200, json=self.PROJECT)
+        gateway.on("POST /projects", httpx.Response(201, json=self.PROJECT)).on("PATCH /projects/sunrise", one)
+        said = "--model counterfeit --preset fast --lora ink:0.5 --lora soft --prefix anime --size 512x768"
+        assert anime("projects", "create", "Sunrise", "--rating", "explicit", *said.split()).exit_code == 0
+        (made,) = gateway.bodies("POST /projects")
+        assert made == {
+            "name": "Sunrise",
+            "rating": "explicit",
+            "style": {
+                "model": "counterfeit",
+                "preset": "fast",
+                "prompt_prefix": "anime",
+                "loras": [{"key": "ink", "weight": 0.5}, {"key": "soft"}],
+                "width": 512,
+                "height": 768,
+            },
+        }
+        anime(
+            "projects", "update", "sunrise", "--unset", "model", "--unset", "size", "--unset", "cover", "--negative", ""
+        )
+        (changed,) = gateway.bodies("PATCH /projects/sunrise")
+        gone = dict.fromkeys(("model", "preset", "width", "height"))
+        assert changed == {"style": {"negative_prompt": "", **gone}, "cover": None}
+        anime("projects", "update", "sunrise", "--suffix", "x", "--if-version", "4")
+        assert gateway.asked[-1].headers["If-Match"] == '"4"'
+        wrong = anime("projects", "create", "Sunrise", "--size", "large")
+        assert (wrong.exit_code, "WIDTHxHEIGHT" in wrong.stderr) == (ExitStatus.USAGE, True)
+
+    def test_what_is_shown_of_one(self, anime: Anime, gateway: FakeGateway) -> None:
+        gateway.on("GET /projects/sunrise", httpx.Response(200, json=self.PROJECT | {"files": 7, "bytes": 2048}))
+        shown = anime("projects", "show", "sunrise").stdout
+        for text in ("11 completed, 1 failed", "7, 2.0 KiB", "anime screencap", "512×768", "general"):
+            assert text in shown
+
+    def test_one_with_work_in_it_is_archived_unless_forced(self, anime: Anime, gateway: FakeGateway) -> None:
+        gone = example(DeletedProject).model_dump(mode="json") | {"jobs": 3}
+        kept, dead = gone | {"deleted": False, "trashed": 0}, gone | {"deleted": True, "trashed": 12}
+        gateway.on("DELETE /projects/sunrise", httpx.Response(200, json=kept), httpx.Response(200, json=dead))
         result = anime("projects", "delete", "sunrise")
-        assert result.exit_code == ExitStatus.CONFLICT
-        assert "--archive" in result.stderr
+        assert result.stdout == "project sunrise is archived, not deleted: there is work in it (3 jobs)\n"
         assert anime("projects", "delete", "sunrise", "--force").exit_code == ExitStatus.USAGE, "nobody to ask"
         assert len(gateway.asked) == 1
         result = anime("projects", "delete", "sunrise", "--force", "--yes")
-        assert result.stdout == "project sunrise is deleted, with 3 jobs\n"
+        assert result.stdout == "project sunrise is deleted, with 3 jobs; 12 files go to the trash\n"
         assert gateway.asked[-1].url.params["force"] == "true"
 
 

@@ -129,7 +129,7 @@ class Desk:
             rows = await connection.fetch("SELECT headers::jsonb ->> 'ce-id' AS id FROM outbox ORDER BY id")
         return [row["id"] for row in rows]
 
-    async def rows(self, states: str = "reserved filed withdrawn deleted") -> list[Any]:
+    async def rows(self, states: str = "reserved filed withdrawn trashed deleted") -> list[Any]:
         async with self.pool.acquire() as connection:
             found: list[Any] = await connection.fetch(
                 "SELECT * FROM files WHERE state = ANY($1) ORDER BY created_at, index", states.split()

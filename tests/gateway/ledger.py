@@ -14,6 +14,7 @@ from anime_common import rpc
 from anime_common.bus import Bus
 from anime_common.consume import Delivery, Loop
 from anime_common.contracts import jobs as contract
+from anime_common.contracts import projects
 from anime_common.contracts.generator import JobProgress
 from anime_common.contracts.jobs import (
     CancelJob,
@@ -61,7 +62,7 @@ class Ledger:
     bus: Bus
     worker: Bus
     jobs: dict[UUID, Job] = field(default_factory=dict)
-    projects: dict[str, contract.Project] = field(default_factory=dict)
+    productions: dict[str, projects.Project] = field(default_factory=dict)
     commands: list[Message] = field(default_factory=list)
     refusal: Refused | None = None
     asked: int = 0
@@ -80,9 +81,11 @@ class Ledger:
                 contract.GET_WORKERS: self._workers,
                 contract.GET_CATALOGUE: self._catalogue,
                 contract.GET_STATS: self._stats,
-                contract.CREATE_PROJECT: self._create_project,
-                contract.GET_PROJECT: self._get_project,
-                contract.UPDATE_PROJECT: self._update_project,
+                projects.CREATE_PROJECT: self._create_project,
+                projects.GET_PROJECT: self._get_project,
+                projects.UPDATE_PROJECT: self._update_project,
+                projects.LIST_PROJECTS: self._list_projects,
+                projects.DELETE_PROJECT: self._delete_project,
             },
         )
         self.hear()
@@ -226,29 +229,42 @@ class Ledger:
             epoch=1, counts={}, completed_last_hour=0, failed_last_hour=0, outbox=0, scheduler=True
         )
 
-    async def _create_project(self, question: contract.CreateProject) -> contract.Project:
+    async def _create_project(self, question: projects.CreateProject) -> projects.Project:
         if question.project.slug == "taken":
             raise Refused(409, "slug_taken", "there is already a project 'taken'", "project.slug")
         slug = question.project.slug or question.project.name.lower().replace(" ", "-")
-        made = contract.Project(
-            id=question.id, slug=slug, name=question.project.name, created_at=now(), updated_at=now()
-        )
-        return self.projects.setdefault(str(question.id), made)
+        given = question.project.model_dump(exclude={"slug"})
+        made = projects.Project(id=question.id, slug=slug, created_at=now(), updated_at=now(), **given)
+        return self.productions.setdefault(str(question.id), made)
 
-    async def _get_project(self, question: contract.ProjectRef) -> contract.Project:
-        for project in self.projects.values():
+    async def _get_project(self, question: projects.ProjectRef) -> projects.Project:
+        for project in self.productions.values():
             if question.project in {str(project.id), project.slug}:
                 return project
         raise not_found("project", question.project, "project")
 
-    async def _update_project(self, question: contract.UpdateProject) -> contract.Project:
+    async def _update_project(self, question: projects.UpdateProject) -> projects.Project:
         project = await self._get_project(question)
         if question.expected_version not in {None, project.version}:
             raise Refused(412, "changed_meanwhile", "read it again")
         changes = question.changes.model_dump(exclude_unset=True)
-        changed = project.model_copy(update=changes | {"version": project.version + 1})
-        self.projects[str(project.id)] = changed
+        changes["style"] = project.style.model_dump() | changes.get("style", {})
+        changed = projects.Project.model_validate({**dict(project), **changes, "version": project.version + 1})
+        self.productions[str(project.id)] = changed
         return changed
+
+    async def _list_projects(self, _: projects.ProjectQuery) -> projects.ProjectPage:
+        return projects.ProjectPage(items=tuple(self.productions.values()))
+
+    async def _delete_project(self, question: projects.DeleteProject) -> projects.DeletedProject:
+        project = await self._get_project(question)
+        if question.expected_version not in {None, project.version}:
+            raise Refused(412, "changed_meanwhile", "read it again")
+        if question.force or not question.holds_files:
+            gone = self.productions.pop(str(project.id))
+            return projects.DeletedProject(deleted=True, jobs=0, project=gone)
+        archived = project.model_copy(update={"state": projects.ProjectState.ARCHIVED})
+        return projects.DeletedProject(deleted=False, jobs=0, project=archived)
 
 
 def view(job: Job) -> JobView:

@@ -17,14 +17,19 @@ from anime_common.contracts.files import (
     DELETE_FILE,
     GET_FILE,
     LIBRARY_STATS,
+    LIBRARY_USE,
     LIST_FILES,
+    RESTORE_FILE,
     UPDATE_FILE,
     FilePage,
     FileQuery,
     FileRef,
     FileView,
     LibraryStats,
+    ProjectUse,
     UpdateFile,
+    Use,
+    UseQuestion,
 )
 from anime_common.contracts.vocabulary import EXTENSIONS
 from anime_common.messages import uuid7
@@ -87,6 +92,19 @@ class Library:
         await self.get(question)
         return self.files.pop(question.id)
 
+    async def restore(self, question: FileRef) -> FileView:
+        return (await self.get(question)).model_copy(update={"trashed_at": None})
+
+    async def use(self, question: UseQuestion) -> Use:
+        held = {
+            each: [file for file in self.files.values() if file.project_id == each] for each in question.project_ids
+        }
+        items = [
+            ProjectUse(project_id=each, files=len(files), bytes=sum(file.size for file in files))
+            for each, files in held.items()
+        ]
+        return Use(items=tuple(items))
+
     async def stats(self, _: Empty) -> LibraryStats:
         return LibraryStats(files=len(self.files), bytes=len(BYTES))
 
@@ -103,6 +121,8 @@ async def library(door: Door, connect: Connect) -> AsyncIterator[Library]:
             UPDATE_FILE: found.update,
             DELETE_FILE: found.delete,
             LIBRARY_STATS: found.stats,
+            LIBRARY_USE: found.use,
+            RESTORE_FILE: found.restore,
         },
     )
     await door.gateway.artifacts.put("default/2026-06-01/image/abcd2345_00.png", BYTES)
@@ -232,6 +252,7 @@ async def test_projects_are_made_read_and_changed(door: Door, ledger: Ledger) ->
     assert made.headers["location"] == f"/api/anime/projects/{project['id']}"
     read = await door.client.get("/projects/moonlit-academy")
     assert (read.json(), read.headers["etag"]) == (project, '"1"')
+    assert (project["files"], project["bytes"]) == (None, None), "files is away, and that stops nobody"
     changed = await door.client.patch(
         "/projects/moonlit-academy", json={"description": "Pilot"}, headers={"If-Match": '"1"'}
     )
@@ -242,11 +263,61 @@ async def test_projects_are_made_read_and_changed(door: Door, ledger: Ledger) ->
     assert (replaced.json()["name"], replaced.json()["description"]) == ("Moonlit II", "")
 
 
+async def test_a_project_is_shown_with_what_the_library_holds_of_it(
+    door: Door, ledger: Ledger, library: Library
+) -> None:
+    cover = library.add()
+    made = (await door.client.post("/projects", json={"name": "Academy", "cover": str(cover.id)})).json()
+    assert made["cover_url"] == f"/api/anime/files/{cover.id}/thumbnail"
+    for _ in range(2):
+        library.add(project_id=made["id"], project="academy")
+    for shown in (
+        (await door.client.get("/projects/academy")).json(),
+        (await door.client.get("/projects")).json()["items"][0],
+    ):
+        assert (shown["files"], shown["bytes"]) == (2, 2 * len(BYTES))
+
+
+async def test_a_cover_is_a_picture_of_the_library(door: Door, ledger: Ledger, library: Library) -> None:
+    clip = library.add(media_type="video/mp4", type="video")
+    for cover, code in ((uuid7(), "unknown_file"), (clip.id, "not_a_picture")):
+        refused = await door.client.post("/projects", json={"name": "Academy", "cover": str(cover)})
+        assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (422, code, "cover")
+    assert not ledger.productions
+
+
+async def test_who_deletes_a_project_is_told_how_many_files_go(door: Door, ledger: Ledger, library: Library) -> None:
+    made = (await door.client.post("/projects", json={"name": "Academy"})).json()
+    for _ in range(3):
+        library.add(project_id=made["id"], project="academy")
+    kept = await door.client.delete("/projects/academy")
+    assert (kept.json()["deleted"], kept.json()["trashed"]) == (False, 0)
+    assert kept.json()["project"]["state"] == "archived"
+    stale = await door.client.delete("/projects/academy", params={"force": True}, headers={"If-Match": '"9"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "changed_meanwhile")
+    gone = await door.client.delete("/projects/academy", params={"force": True})
+    assert (gone.json()["deleted"], gone.json()["trashed"], gone.json()["trashed_bytes"]) == (True, 3, 3 * len(BYTES))
+
+
+async def test_nothing_is_deleted_while_nobody_can_say_how_much_goes(door: Door, ledger: Ledger) -> None:
+    await door.client.post("/projects", json={"name": "Academy"})
+    refused = await door.client.delete("/projects/academy", params={"force": True})
+    assert (refused.status_code, len(ledger.productions)) == (503, 1)
+
+
+async def test_a_file_is_taken_out_of_the_trash(door: Door, library: Library) -> None:
+    file = library.add(trashed_at=now())
+    back = await door.client.post(f"/files/{file.id}/restore")
+    assert (back.status_code, back.json()["trashed_at"]) == (200, None)
+    assert back.json()["content_url"]
+    assert (await door.client.post(f"/files/{uuid7()}/restore")).status_code == 404
+
+
 async def test_a_key_makes_one_project(door: Door, ledger: Ledger) -> None:
     headers = {"Idempotency-Key": "academy"}
     answers = [await door.client.post("/projects", json={"name": "Academy"}, headers=headers) for _ in range(2)]
     assert answers[0].json()["id"] == answers[1].json()["id"]
-    assert len(ledger.projects) == 1
+    assert len(ledger.productions) == 1
 
 
 async def test_a_field_at_fault_is_named_as_the_person_wrote_it(door: Door) -> None:

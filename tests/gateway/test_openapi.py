@@ -29,7 +29,14 @@ def test_every_path_of_the_design_is_there() -> None:
             "/jobs/{job}/events",
         ),
         *("/projects", "/projects/{project}", "/profile"),
-        *("/files", "/files/{file}", "/files/{file}/content", "/files/{file}/thumbnail", "/uploads"),
+        *(
+            "/files",
+            "/files/{file}",
+            "/files/{file}/content",
+            "/files/{file}/thumbnail",
+            "/files/{file}/restore",
+            "/uploads",
+        ),
     }
 
 

@@ -18,7 +18,7 @@ import pytest_asyncio
 from anime_common import rpc, topology
 from anime_common.artifacts import upload_key
 from anime_common.contracts.files import REGISTER_UPLOAD, FileUploaded, FileView, RegisterUpload
-from anime_common.contracts.jobs import Project, ProjectState
+from anime_common.contracts.projects import Project, ProjectState
 from anime_common.messages import Outgoing, uuid7
 from anime_common.outcomes import Refused
 from anime_common.tokens import Scope, TokenFile, mint
@@ -103,7 +103,7 @@ async def shelf(door: Door, connect: Connect, ledger: Ledger) -> Shelf:
         project("sky"),
         project("old", ProjectState.ARCHIVED),
     ):
-        ledger.projects[str(known.id)] = known
+        ledger.productions[str(known.id)] = known
     found = Shelf(door)
     await rpc.serve(await connect(topology.FILES), {REGISTER_UPLOAD: found.register})
     return found
@@ -352,7 +352,7 @@ async def test_files_that_answers_late_is_asked_again(open_door: OpenDoor, shelf
 
 async def test_without_files_or_the_ledger(door: Door, ledger: Ledger) -> None:
     known = project("default")
-    ledger.projects[str(known.id)] = known
+    ledger.productions[str(known.id)] = known
     problem = check(await send(door), 503, "unavailable")
     assert "files" in problem["detail"]
 

@@ -10,7 +10,7 @@ import httpx
 import typer
 
 from anime_cli import render
-from anime_cli.api import BASE, Api, connect, problem_of, unreachable
+from anime_cli.api import BASE, Api, connect, problem_of, read, unreachable
 from anime_cli.errors import CliError, ExitStatus
 from anime_cli.options import Json, Limit, Url, run, show_json
 from anime_common.contracts.files import FilePage, FileView
@@ -24,6 +24,7 @@ JobId = Annotated[UUID | None, typer.Option("--job", help="Only files of this jo
 Tag = Annotated[str | None, typer.Option(help="Only with this tag.")]
 Favourite = Annotated[bool, typer.Option("--favourite", help="Only favourites.")]
 MinRating = Annotated[int | None, typer.Option(help="Only rated so or better (0 to 5).")]
+Trashed = Annotated[bool, typer.Option("--trash", help="What lies in the trash, instead.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where a list ended.")]
 Target = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it; default: its own name here.")]
 
@@ -37,6 +38,7 @@ def list_files(
     tag: Tag = None,
     favourite: Favourite = False,
     min_rating: MinRating = None,
+    trash: Trashed = False,
     limit: Limit = 20,
     cursor: Cursor = None,
     url: Url = None,
@@ -50,6 +52,7 @@ def list_files(
         "tag": tag,
         "favourite": True if favourite else None,
         "min_rating": min_rating,
+        "trashed": True if trash else None,
         "limit": limit,
         "cursor": cursor,
     }
@@ -128,6 +131,21 @@ def get(file: FileId, *, output: Target = None, url: Url = None, as_json: Json =
         show_json({"path": str(target)})
     else:
         render.console().print(str(target), soft_wrap=True)
+
+
+@app.command()
+def restore(file: FileId, *, url: Url = None, as_json: Json = False) -> None:
+    """Take a file of a deleted project out of the trash, back to where it lay."""
+
+    async def work() -> FileView:
+        async with connect(url) as api:
+            return read(await api.send("POST", f"/files/{file}/restore"), FileView)
+
+    found = run(work(), as_json=as_json)
+    if as_json:
+        show_json(found)
+    else:
+        render.console().print(f"file {found.key} is in the library again", soft_wrap=True)
 
 
 async def _download(api: Api, file: FileView, target: Path) -> None:

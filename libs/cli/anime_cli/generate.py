@@ -162,7 +162,7 @@ def generate(
     async def work() -> None:
         more = _enlarging(hires, upscale, upscaler, None if original else strength)
         if lora:
-            more["loras"] = [_lora(each) for each in lora]
+            more["loras"] = [lora_of(each) for each in lora]
         if workflow is not None:
             more["workflow"] = _workflow(workflow)
         if original and strength is not None:
@@ -201,7 +201,7 @@ def _enlarging(
     return found
 
 
-def _lora(text: str) -> dict[str, Any]:
+def lora_of(text: str) -> dict[str, Any]:
     """`KEY` or `KEY:WEIGHT`; raises CliError when the weight is no number."""
     key, colon, weight = text.partition(":")
     if not colon:

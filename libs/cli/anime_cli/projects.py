@@ -1,16 +1,21 @@
-"""`anime projects`: the folders of jobs and files."""
+"""`anime projects`: the folders of jobs and files, and what their jobs are drawn with."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
 
 import typer
+from pydantic import Field
 
 from anime_cli import render
-from anime_cli.api import Problem, connect, read, segment
+from anime_cli.api import connect, read, segment
 from anime_cli.errors import CliError, ExitStatus
+from anime_cli.generate import Loras, ModelKey, Negative, PresetName, lora_of
 from anime_cli.options import Json, Limit, Url, Yes, confirm, run, show_json
-from anime_common.contracts.jobs import DeletedProject, Project, ProjectPage, ProjectState
+from anime_common.contracts.projects import ContentRating, Project, ProjectState
+from anime_common.messages import Model
 
 app = typer.Typer(no_args_is_help=True, help="Projects: the folders of jobs and files.")
 
@@ -19,41 +24,105 @@ Name = Annotated[str, typer.Argument(help="Name of the project.", show_default=F
 NewName = Annotated[str | None, typer.Option("--name", help="New name.")]
 Slug = Annotated[str | None, typer.Option(help="Folder of its files, for good; default: made from the name.")]
 Description = Annotated[str | None, typer.Option(help="What it is about.")]
-State = Annotated[ProjectState | None, typer.Option(help="Archived projects take no new jobs.")]
-Force = Annotated[bool, typer.Option("--force", help="Delete its ended jobs too; files stay in the library.")]
-Archive = Annotated[bool, typer.Option("--archive", help="Archive it instead when it has jobs.")]
+State = Annotated[ProjectState | None, typer.Option(help="draft, active or archived; archived ones take no new jobs.")]
+Rating = Annotated[ContentRating | None, typer.Option(help="What its pictures may show.")]
+Cover = Annotated[UUID | None, typer.Option(help="The picture that stands for it: id of a file.")]
+Prefix = Annotated[str | None, typer.Option(help="What every prompt begins with.")]
+Suffix = Annotated[str | None, typer.Option(help="What every prompt ends with.")]
+Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Default size, pixels.")]
+Force = Annotated[bool, typer.Option("--force", help="Delete it with its ended jobs; its files go to the trash.")]
+Version = Annotated[int | None, typer.Option("--if-version", help="Only if it still has this version.")]
+
+
+class Takeable(StrEnum):
+    """What can be taken away from a project."""
+
+    MODEL = "model"
+    PRESET = "preset"
+    LORAS = "loras"
+    NEGATIVE = "negative"
+    SIZE = "size"
+    COVER = "cover"
+
+
+Unset = Annotated[list[Takeable] | None, typer.Option("--unset", help="Take this away; may be repeated.")]
+
+
+class ProjectShown(Project):
+    """A project as the gateway shows it."""
+
+    files: int | None = None
+    bytes: int | None = None
+
+
+class ProjectsShown(Model):
+    """A page of projects as the gateway shows it."""
+
+    items: tuple[ProjectShown, ...]
+    next: str | None = None
+
+
+class Gone(Model):
+    """What became of a project."""
+
+    deleted: bool
+    jobs: int
+    trashed: int = Field(description="Files that go to the trash.")
+    project: Project
 
 
 @app.command("list")
-def list_projects(*, state: State = None, limit: Limit = 50, url: Url = None, as_json: Json = False) -> None:
+def list_projects(
+    *, state: State = None, rating: Rating = None, limit: Limit = 50, url: Url = None, as_json: Json = False
+) -> None:
     """List projects by slug."""
+    query = {"state": state, "rating": rating, "limit": limit}
 
-    async def work() -> ProjectPage:
+    async def work() -> ProjectsShown:
         async with connect(url) as api:
-            return await api.get("/projects", ProjectPage, state=state.value if state else None, limit=limit)
+            return await api.get("/projects", ProjectsShown, **query)
 
     page = run(work(), as_json=as_json)
     if as_json:
         show_json(page)
         return
     rows = [
-        (each.slug, each.name, each.state.value, str(each.jobs), render.one_line(each.description))
+        (
+            *(each.slug, each.name, each.state.value, str(each.jobs), _number(each.files), _bytes(each.bytes)),
+            render.one_line(each.description, 40),
+        )
         for each in page.items
     ]
-    render.table(("slug", "name", "state", "jobs", "description"), rows, "no projects")
+    render.table(("slug", "name", "state", "jobs", "files", "size", "description"), rows, "no projects")
 
 
 @app.command()
 def create(
-    name: Name, *, slug: Slug = None, description: Description = None, url: Url = None, as_json: Json = False
+    name: Name,
+    *,
+    slug: Slug = None,
+    description: Description = None,
+    state: State = None,
+    rating: Rating = None,
+    cover: Cover = None,
+    model: ModelKey = None,
+    preset: PresetName = None,
+    lora: Loras = None,
+    prefix: Prefix = None,
+    suffix: Suffix = None,
+    negative: Negative = None,
+    size: Size = None,
+    url: Url = None,
+    as_json: Json = False,
 ) -> None:
-    """Make a project."""
-    body = {"name": name, "slug": slug, "description": description}
+    """Make a project. Its style is what its jobs are drawn with unless they say otherwise."""
+    body = _given(name=name, slug=slug, description=description, state=state, rating=rating, cover=_text(cover))
 
-    async def work() -> Project:
+    async def work() -> ProjectShown:
+        style = _style(model, preset, lora, prefix, suffix, negative, size)
         async with connect(url) as api:
-            answer = await api.create("/projects", {key: value for key, value in body.items() if value is not None})
-            return read(answer, Project)
+            answer = await api.create("/projects", body | ({"style": style} if style else {}))
+            return read(answer, ProjectShown)
 
     _shown(run(work(), as_json=as_json), as_json=as_json)
 
@@ -62,9 +131,9 @@ def create(
 def show(project: Ref, *, url: Url = None, as_json: Json = False) -> None:
     """Show a project."""
 
-    async def work() -> Project:
+    async def work() -> ProjectShown:
         async with connect(url) as api:
-            return await api.get(f"/projects/{segment('project', project)}", Project)
+            return await api.get(f"/projects/{segment('project', project)}", ProjectShown)
 
     _shown(run(work(), as_json=as_json), as_json=as_json)
 
@@ -76,66 +145,133 @@ def update(
     name: NewName = None,
     description: Description = None,
     state: State = None,
+    rating: Rating = None,
+    cover: Cover = None,
+    model: ModelKey = None,
+    preset: PresetName = None,
+    lora: Loras = None,
+    prefix: Prefix = None,
+    suffix: Suffix = None,
+    negative: Negative = None,
+    size: Size = None,
+    unset: Unset = None,
+    version: Version = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Change a project; what is left out stays. `--state archived` archives it, `--state active` brings it back."""
-    changes = {"name": name, "description": description, "state": state}
+    changes = _given(name=name, description=description, state=state, rating=rating, cover=_text(cover))
 
-    async def work() -> Project:
+    async def work() -> ProjectShown:
+        style = _style(model, preset, lora, prefix, suffix, negative, size) | _taken(unset or ())
+        given = changes | ({"style": style} if style else {})
+        if Takeable.COVER in (unset or ()):
+            given["cover"] = None
+        headers = {"If-Match": f'"{version}"'} if version is not None else {}
         async with connect(url) as api:
-            given = {key: value for key, value in changes.items() if value is not None}
-            answer = await api.send("PATCH", f"/projects/{segment('project', project)}", json=given)
-            return read(answer, Project)
+            path = f"/projects/{segment('project', project)}"
+            return read(await api.send("PATCH", path, json=given, headers=headers), ProjectShown)
 
     _shown(run(work(), as_json=as_json), as_json=as_json)
 
 
 @app.command()
-def delete(
-    project: Ref,
-    *,
-    force: Force = False,
-    archive: Archive = False,
-    yes: Yes = False,
-    url: Url = None,
-    as_json: Json = False,
-) -> None:
-    """Delete a project; one that has jobs needs `--force` or `--archive`."""
+def delete(project: Ref, *, force: Force = False, yes: Yes = False, url: Url = None, as_json: Json = False) -> None:
+    """Delete a project. One with jobs or files in it is archived instead, unless forced."""
 
-    async def work() -> DeletedProject:
+    async def work() -> Gone:
         if force:
-            confirm(f"delete the project {project!r} and all its ended jobs?", yes=yes)
+            confirm(f"delete the project {project!r} with all its jobs, and move its files to the trash?", yes=yes)
         async with connect(url) as api:
-            flags = {"force": force, "archive": archive}
-            try:
-                answer = await api.send("DELETE", f"/projects/{segment('project', project)}", params=flags)
-            except Problem as error:
-                if error.status is ExitStatus.CONFLICT and not (force or archive):
-                    text = f"the project {project!r} has jobs: say --archive, or --force to delete them too"
-                    raise CliError(error.status, text, problem=error.problem) from error
-                raise
-            return read(answer, DeletedProject)
+            path = f"/projects/{segment('project', project)}"
+            return read(await api.send("DELETE", path, params={"force": force}), Gone)
 
     found = run(work(), as_json=as_json)
     if as_json:
         show_json(found)
-    else:
-        done = f"deleted, with {found.jobs} jobs" if found.deleted else f"archived: it has {found.jobs} jobs"
-        render.console().print(f"project {found.project.slug} is {done}")
+        return
+    done = f"deleted, with {found.jobs} jobs; {found.trashed} files go to the trash"
+    if not found.deleted:
+        done = f"archived, not deleted: there is work in it ({found.jobs} jobs)"
+    render.console().print(f"project {found.project.slug} is {done}")
 
 
-def _shown(project: Project, *, as_json: bool) -> None:
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _text(value: UUID | None) -> str | None:
+    return str(value) if value is not None else None
+
+
+def _style(
+    model: str | None,
+    preset: str | None,
+    loras: list[str] | None,
+    prefix: str | None,
+    suffix: str | None,
+    negative: str | None,
+    size: str | None,
+) -> dict[str, Any]:
+    found = _given(model=model, preset=preset, prompt_prefix=prefix, prompt_suffix=suffix, negative_prompt=negative)
+    if loras:
+        found["loras"] = [lora_of(each) for each in loras]
+    return found | (sides(size) if size is not None else {})
+
+
+def sides(size: str) -> dict[str, int]:
+    """Width and height of `WIDTHxHEIGHT`; raises CliError when it is no such thing."""
+    width, times, height = size.lower().partition("x")
+    if not (times and width.isdecimal() and height.isdecimal()):
+        raise CliError(ExitStatus.USAGE, f"--size {size}: must be WIDTHxHEIGHT in pixels, such as 512x768")
+    return {"width": int(width), "height": int(height)}
+
+
+def _taken(unset: list[Takeable] | tuple[()]) -> dict[str, Any]:
+    """The fields of a style that are to be taken away."""
+    fields: dict[Takeable, dict[str, Any]] = {
+        Takeable.MODEL: {"model": None, "preset": None},
+        Takeable.PRESET: {"preset": None},
+        Takeable.LORAS: {"loras": []},
+        Takeable.NEGATIVE: {"negative_prompt": None},
+        Takeable.SIZE: {"width": None, "height": None},
+        Takeable.COVER: {},
+    }
+    return {name: value for each in unset for name, value in fields[each].items()}
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+def _bytes(value: int | None) -> str:
+    return "?" if value is None else render.size(value)
+
+
+def _shown(project: ProjectShown, *, as_json: bool) -> None:
     if as_json:
         show_json(project)
         return
+    style = project.style
+    size = f"{style.width}×{style.height}" if style.width else None
+    loras = ", ".join(each.key if each.weight is None else f"{each.key}:{each.weight:g}" for each in style.loras)
     render.fields(
         [
             ("project", f"{project.slug}  {project.id}"),
             ("name", project.name),
             ("description", project.description),
             ("state", project.state.value),
-            ("jobs", project.jobs),
+            ("rating", project.rating.value),
+            ("model", " ".join(filter(None, (style.model, style.preset and f"({style.preset})")))),
+            ("loras", loras),
+            ("prompt begins", style.prompt_prefix),
+            ("prompt ends", style.prompt_suffix),
+            ("negative", style.negative_prompt),
+            ("size", size),
+            ("cover", project.cover),
+            ("jobs", ", ".join(f"{count} {state.value}" for state, count in project.counts.items()) or "0"),
+            ("files", f"{_number(project.files)}, {_bytes(project.bytes)}"),
+            ("version", project.version),
             ("made", render.ago(project.created_at)),
         ]
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from anime_common import field_words, schemas, traffic
 from anime_common.asyncapi import CLOUDEVENT
-from anime_common.contracts import echo, files, generator, jobs
+from anime_common.contracts import echo, files, generator, jobs, projects
 from anime_common.examples import example
 from anime_common.markdown import code, codes, link, prose, summary, table
 from anime_common.messages import REGISTRY, Kind, Message
@@ -50,7 +50,7 @@ TELLS: tuple[tuple[str, type[Message], str], ...] = (
     ("somebody has uploaded a picture", files.FileUploaded, ""),
     ("a file was rated, tagged or marked", files.FileUpdated, ""),
     ("a file was deleted", files.FileDeleted, ""),
-    ("a project was made, changed or removed", jobs.ProjectChanged, ""),
+    ("a project was made, changed or removed", projects.ProjectChanged, ""),
     ("what Echo made of a prompt", echo.PromptOptimized, "or `failed`: then the original is used"),
     ("which workers there are, and what they do", generator.Heartbeat, "every few seconds"),
 )

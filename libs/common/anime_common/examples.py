@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from anime_common.contracts import echo, files, generation, generator, jobs, vocabulary
+from anime_common.contracts import echo, files, generation, generator, jobs, projects, vocabulary
 from anime_common.contracts.vocabulary import JobState
 
 M = TypeVar("M", bound=BaseModel)
@@ -216,7 +216,22 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
         "message": "no worker has announced the model 'spritee'; there is: sprite",
         "field": "request.model",
     },
-    jobs.Project: {"id": PROJECT, "name": "Sunrise", "jobs": 12},
+    projects.Project: {
+        "id": PROJECT,
+        "name": "Sunrise",
+        "jobs": 12,
+        "counts": {"completed": 11, "failed": 1},
+        "cover": FILE,
+    },
+    projects.StyleChanges: {"loras": [{"key": "ink-style"}], "prompt_prefix": "anime screencap"},
+    projects.NewProject: {"name": "Sunrise", "cover": None},
+    projects.ProjectStyle: {
+        "prompt_prefix": "anime screencap",
+        "prompt_suffix": "soft lighting",
+        "loras": [{"key": "ink-style"}],
+        "width": 512,
+        "height": 768,
+    },
     jobs.QueueEntry: {"code": CODE, "message": None, "state": "queued"},
     jobs.CatalogueEntry: {"workers": ["tower-0"]},
     jobs.QueueState: {"waiting": 1, "workers": 1, "counts": {"queued": 1, "running": 1}},
@@ -249,7 +264,16 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     },
     generator.FactPosition: {"sequence": 4711},
     files.FilingFailed: {"code": "corrupt", "message": "the sha256 of a staged file is not the promised one"},
-    files.FileView: {"id": FILE, "code": CODE, "name": None, "rating": 4, "favourite": True, **_STILL},
+    files.FileView: {
+        **_STILL,
+        "id": FILE,
+        "code": CODE,
+        "name": None,
+        "rating": 4,
+        "favourite": True,
+        "trashed_at": None,
+    },
+    files.FileTrashed: {"file": {"trashed_at": "2026-03-01T12:00:11Z"}},
     files.FileUploaded: {"file": _UPLOAD},
     files.RegisterUpload: {"id": FILE, "name": "sketch of the rooftop.png"},
 }

@@ -96,6 +96,7 @@ FILES_LEDGER = Consumer(
         "anime.evt.jobs.completed.*",
         "anime.evt.jobs.failed.*",
         "anime.evt.jobs.cancelled.*",
+        "anime.evt.jobs.project_changed.*",
     ),
     ack_wait=15.0,
 )
@@ -243,7 +244,7 @@ GATEWAY = User(
         "anime.cmd.jobs.prioritize.gateway",
         *_questions("jobs", "get", "list", "queue", "generators", "models", "stats", "profile"),
         *_questions("jobs", *(f"{verb}_project" for verb in ("create", "get", "update", "delete")), "list_projects"),
-        *_questions("files", "get", "list", "update", "delete", "stats", "register_upload"),
+        *_questions("files", "get", "list", "update", "delete", "restore", "stats", "use", "register_upload"),
         *_questions("echo", "optimize"),
     ),
     subscribe=("anime.live.>", "anime.tel.>"),

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from anime_common import db, rpc
 from anime_common.artifacts import Artifacts
 from anime_common.consume import Loop
-from anime_common.contracts.files import REGISTER_UPLOAD
+from anime_common.contracts.files import REGISTER_UPLOAD, RESTORE_FILE
 from anime_common.http import Check
 from anime_common.leader import Leader
 from anime_common.outbox import Relay, transaction
@@ -19,11 +19,13 @@ from anime_common.service import Runtime, run
 from anime_common.topology import FILES, FILES_LEDGER
 from anime_files.copying import Copier
 from anime_files.expiry import UploadSweeper
-from anime_files.handlers import SERVICE, Ledger
+from anime_files.handlers import Ledger
+from anime_files.model import SERVICE
 from anime_files.queries import Library
 from anime_files.settings import FilesSettings
 from anime_files.staging import StagingSweeper
 from anime_files.sweeper import Sweeper
+from anime_files.trash import Trash
 from anime_files.uploads import Uploads
 
 SCHEMA = "library"
@@ -64,7 +66,10 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
     expiry = UploadSweeper(pool, artifacts, stop, settings.files_sweep_interval, settings.files_upload_grace, committed)
     runtime.spawn(expiry.run(), "upload sweeper")
     uploads = _uploads(settings, pool, artifacts, committed)
-    await rpc.serve(bus, Library(pool, committed).answers() | {REGISTER_UPLOAD: uploads.register})
+    trash = Trash(pool, stop, settings.files_sweep_interval, settings.files_trash_days, committed)
+    runtime.spawn(trash.run(), "trash")
+    answers = Library(pool, committed).answers()
+    await rpc.serve(bus, {**answers, REGISTER_UPLOAD: uploads.register, RESTORE_FILE: trash.restore})
 
 
 def _uploads(settings: FilesSettings, pool: db.Pool, artifacts: Artifacts, committed: Callable[[], None]) -> Uploads:

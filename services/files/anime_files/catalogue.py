@@ -9,17 +9,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from anime_common.contracts.files import FilePage, FileQuery, FileView, LibraryStats
+from anime_common.contracts.files import FilePage, FileQuery, FileView, LibraryStats, ProjectUse, Use
 from anime_common.contracts.generation import Settings
 from anime_common.outbox import Connection
 from anime_common.outcomes import Refused
 from anime_files import model
 
 
-async def get(connection: Connection, file_id: UUID, *, lock: bool = False) -> FileView | None:
-    """A file, unless there is none or it has been deleted; with `lock`, nobody else can change it meanwhile."""
-    select = "SELECT * FROM files WHERE id = $1 AND state = 'filed'"
-    row = await connection.fetchrow(f"{select} FOR UPDATE" if lock else select, file_id)
+async def get(connection: Connection, file_id: UUID, *, lock: bool = False, trashed: bool = False) -> FileView | None:
+    """A file of the library, with `trashed` also one of the trash; with `lock`, nobody else can change it meanwhile."""
+    states = ["filed", "trashed"] if trashed else ["filed"]
+    select = "SELECT * FROM files WHERE id = $1 AND state = ANY($2)"
+    row = await connection.fetchrow(f"{select} FOR UPDATE" if lock else select, file_id, states)
     return None if row is None else view(row)
 
 
@@ -39,7 +40,7 @@ async def find(connection: Connection, query: FileQuery) -> FilePage:
 
 
 def _conditions(query: FileQuery) -> tuple[Sequence[str], Sequence[object]]:
-    conditions, arguments = ["state = 'filed'"], list[object]()
+    conditions, arguments = [f"state = '{'trashed' if query.trashed else 'filed'}'"], list[object]()
 
     def add(condition: str, *values: object) -> None:
         places = range(len(arguments) + 1, len(arguments) + len(values) + 1)
@@ -111,10 +112,31 @@ async def delete(connection: Connection, file: FileView) -> FileView:
 
 async def stats(connection: Connection) -> LibraryStats:
     """How much the library holds."""
-    row = await connection.fetchrow(
-        "SELECT count(*) AS files, coalesce(sum(size), 0)::bigint AS bytes FROM files WHERE state = 'filed'"
+    rows = await connection.fetch(
+        "SELECT state, count(*) AS files, sum(size)::bigint AS bytes FROM files"
+        " WHERE state IN ('filed', 'trashed') GROUP BY state"
     )
-    return LibraryStats(files=row["files"], bytes=row["bytes"])
+    found = {row["state"]: (row["files"], row["bytes"]) for row in rows}
+    (files, size), (trashed, trashed_size) = (found.get(state, (0, 0)) for state in ("filed", "trashed"))
+    return LibraryStats(files=files, bytes=size, trashed=trashed, trashed_bytes=trashed_size)
+
+
+async def use(connection: Connection, project_ids: Sequence[UUID]) -> Use:
+    """How much the library holds of each of these projects, in their order."""
+    rows = await connection.fetch(
+        "SELECT project_id, count(*) AS files, sum(size)::bigint AS bytes FROM files"
+        " WHERE project_id = ANY($1::uuid[]) AND state = 'filed' GROUP BY project_id",
+        list(project_ids),
+    )
+    found = {row["project_id"]: row for row in rows}
+    return Use(
+        items=tuple(
+            ProjectUse(project_id=each, files=found[each]["files"], bytes=found[each]["bytes"])
+            if each in found
+            else ProjectUse(project_id=each, files=0, bytes=0)
+            for each in project_ids
+        )
+    )
 
 
 async def epoch(connection: Connection) -> int:
@@ -151,5 +173,6 @@ def view(row: Mapping[str, Any]) -> FileView:
         tags=tuple(row["tags"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        trashed_at=row["trashed_at"],
         version=row["version"],
     )

@@ -1,4 +1,5 @@
-"""What files does when the ledger speaks: file the outputs of an attempt, clear the staging of an ended job.
+"""What files does when the ledger speaks: file the outputs of an attempt, clear the staging of an ended job,
+move what is left of a deleted project to the trash.
 
 Copying takes long, so no transaction is held open over it. A batch goes through three steps, and a process that dies
 between any two of them leaves a state from which a redelivery goes on:
@@ -27,16 +28,16 @@ from anime_common import failpoints, outbox
 from anime_common.artifacts import Artifacts, staging_prefix
 from anime_common.consume import Delivery
 from anime_common.contracts.jobs import JobCancelled, JobCompleted, JobEvent, JobFailed, JobFiling
+from anime_common.contracts.projects import ProjectChanged
 from anime_common.contracts.vocabulary import Output
 from anime_common.outbox import Connection, transaction
 from anime_common.tracing import span
-from anime_files import metrics, model, store
+from anime_files import metrics, model, store, trash
 from anime_files.copying import Copied, Copier
-from anime_files.model import Entry, FilingId, Verdict
+from anime_files.model import SERVICE, Entry, FilingId, Verdict
 
 log = structlog.get_logger(__name__)
 
-SERVICE = "files"
 ENDINGS = (JobCompleted, JobFailed, JobCancelled)
 
 
@@ -59,6 +60,15 @@ class Ledger:
         for result in await asyncio.gather(*map(self._clear, ended), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+        for delivery in batch:
+            if isinstance(delivery.message, ProjectChanged) and delivery.message.deleted:
+                await self._discard(delivery.message.project_id)
+
+    async def _discard(self, project_id: UUID) -> None:
+        """Its project was deleted: what the library holds of it goes to the trash."""
+        moved = await trash.discard_project(self.pool, project_id)
+        log.info("project_in_trash", project_id=str(project_id), files=moved)
+        self.committed()
 
     async def _file(self, deliveries: Sequence[tuple[Delivery, JobFiling]]) -> None:
         # Repeats in one batch are one filing with several answers.

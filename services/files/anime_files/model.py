@@ -18,6 +18,9 @@ from anime_common.contracts.jobs import Job, JobFiling
 from anime_common.contracts.vocabulary import EXTENSIONS, SLUG_PATTERN, Output, StagedOutput
 from anime_common.messages import Outgoing, uuid7
 
+SERVICE = "files"
+"""What the bus calls this service."""
+
 DEFAULT_TEMPLATE = "{project}/{date}/{type}/{code}_{index}.{ext}"
 
 RESERVED_FOLDERS = frozenset({"health", "staging", "thumbnails", "trash", "uploads"})

@@ -14,6 +14,7 @@ from anime_common.contracts.files import (
     DELETE_FILE,
     GET_FILE,
     LIBRARY_STATS,
+    LIBRARY_USE,
     LIST_FILES,
     UPDATE_FILE,
     FileDeleted,
@@ -24,6 +25,8 @@ from anime_common.contracts.files import (
     FileView,
     LibraryStats,
     UpdateFile,
+    Use,
+    UseQuestion,
 )
 from anime_common.messages import Outgoing
 from anime_common.outbox import Connection, transaction
@@ -31,7 +34,7 @@ from anime_common.outcomes import not_found
 from anime_common.rpc import Answerer
 from anime_common.rpc_contract import Empty, Rpc
 from anime_files import catalogue
-from anime_files.handlers import SERVICE
+from anime_files.model import SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Library:
             UPDATE_FILE: self.update,
             DELETE_FILE: self.delete,
             LIBRARY_STATS: self.stats,
+            LIBRARY_USE: self.use,
         }
 
     async def get(self, question: FileRef) -> FileView:
@@ -79,9 +83,9 @@ class Library:
         return file
 
     async def delete(self, question: FileRef) -> FileView:
-        """Take a file out of the library for good; its object is removed soon after. Returns it as it last was."""
+        """Take a file out of library or trash for good; its object is removed soon after. Returns it as it last was."""
         async with transaction(self.pool) as connection:
-            file = await _existing(connection, question.id, lock=True)
+            file = await _existing(connection, question.id, lock=True, trashed=True)
             file = await catalogue.delete(connection, file)
             epoch = await catalogue.epoch(connection)
             event = FileDeleted(file_id=file.id, epoch=epoch, job_id=file.job_id, key=file.key)
@@ -95,9 +99,14 @@ class Library:
         async with transaction(self.pool) as connection:
             return await catalogue.stats(connection)
 
+    async def use(self, question: UseQuestion) -> Use:
+        """How much the library holds of projects."""
+        async with transaction(self.pool) as connection:
+            return await catalogue.use(connection, question.project_ids)
 
-async def _existing(connection: Connection, file_id: UUID, *, lock: bool = False) -> FileView:
-    file = await catalogue.get(connection, file_id, lock=lock)
+
+async def _existing(connection: Connection, file_id: UUID, *, lock: bool = False, trashed: bool = False) -> FileView:
+    file = await catalogue.get(connection, file_id, lock=lock, trashed=trashed)
     if file is None:
         raise not_found("file", file_id, "id")
     return file

@@ -35,6 +35,7 @@ class FilesSettings(ServiceSettings):
     files_upload_grace: float = Field(
         3600.0, gt=0, description="Age at which uploads go that were not taken into the library."
     )
+    files_trash_days: float = Field(30.0, ge=0, description="Days after which what lies in the trash is deleted.")
     files_relay_interval: float = Field(0.25, gt=0, description="How often the outbox is looked at without being told.")
 
     @field_validator("files_key_template")

@@ -26,8 +26,7 @@ from anime_common.messages import Outgoing
 from anime_common.outbox import Connection, transaction
 from anime_common.outcomes import Refused, Unavailable
 from anime_files import catalogue, metrics, model, pictures, upload_rows
-from anime_files.handlers import SERVICE
-from anime_files.model import NewUpload, Picture
+from anime_files.model import SERVICE, NewUpload, Picture
 
 log = structlog.get_logger(__name__)
 
@@ -167,7 +166,7 @@ def checked(row: upload_rows.Row, question: RegisterUpload) -> FileView | None:
     if not upload_rows.stands_for(row, question):
         text = f"{question.id} is the id of another file: an id or Idempotency-Key stands for one upload"
         raise Refused(409, "idempotency_conflict", text)
-    if row["state"] == "deleted":
+    if row["state"] in {"deleted", "trashed"}:
         raise Refused(409, "upload_deleted", f"the upload {question.id} was deleted: send it under another key")
     return catalogue.view(row) if row["state"] == "filed" else None
 

@@ -13,7 +13,8 @@ from pydantic.json_schema import models_json_schema
 from anime_common.contracts.echo import OptimizeQuestion
 from anime_common.contracts.files import FileChanges
 from anime_common.contracts.generation import GenerationRequest
-from anime_common.contracts.jobs import JobChanges, NewProject, ProjectChanges, QueueState
+from anime_common.contracts.jobs import JobChanges, QueueState
+from anime_common.contracts.projects import NewProject, ProjectChanges
 from anime_common.contracts.vocabulary import Progress
 from anime_gateway.access import COOKIE
 from anime_gateway.problems import MEDIA_TYPE, Problem

@@ -7,8 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from anime_common.contracts.files import Filed, FileDeleted, FileUpdated, FileUploaded, FilingFailed
-from anime_common.contracts.jobs import Job, JobEvent, JobFiling, JobView, ProjectChanged
+from anime_common.contracts.files import (
+    Filed,
+    FileDeleted,
+    FileRestored,
+    FileTrashed,
+    FileUpdated,
+    FileUploaded,
+    FilingFailed,
+)
+from anime_common.contracts.jobs import Job, JobEvent, JobFiling, JobView
+from anime_common.contracts.projects import ProjectChanged
 from anime_common.messages import Message
 from anime_gateway.public import FileData, JobData, ProjectData, with_urls
 
@@ -96,14 +105,16 @@ def frame_of(message: Message, cursor: Cursor, serial: int, view_of: Callable[[J
         case ProjectChanged():
             project = ProjectData(type="deleted" if message.deleted else "changed", project=message.project)
             return Frame("project", encode(project), serial=serial, cursor=cursor)
-        case Filed() | FilingFailed() | FileUploaded() | FileUpdated() | FileDeleted():
+        case Filed() | FilingFailed() | FileUploaded() | FileUpdated() | FileTrashed() | FileRestored() | FileDeleted():
             file = _file_data(message)
             return Frame("file", encode(file), serial=serial, cursor=cursor, job_id=file.job_id)
         case _:
             return None
 
 
-def _file_data(message: Filed | FilingFailed | FileUploaded | FileUpdated | FileDeleted) -> FileData:
+def _file_data(
+    message: Filed | FilingFailed | FileUploaded | FileUpdated | FileTrashed | FileRestored | FileDeleted,
+) -> FileData:
     match message:
         case Filed():
             return FileData(type="filed", job_id=message.job_id, outputs=message.outputs)
@@ -111,8 +122,9 @@ def _file_data(message: Filed | FilingFailed | FileUploaded | FileUpdated | File
             return FileData(type="filing_failed", job_id=message.job_id, code=message.code, message=message.message)
         case FileUploaded():
             return FileData(type="uploaded", file_id=message.file_id, file=with_urls(message.file))
-        case FileUpdated():
+        case FileUpdated() | FileTrashed() | FileRestored():
             file = with_urls(message.file)
-            return FileData(type="updated", job_id=file.job_id, file_id=file.id, file=file)
+            kind = {"type": message.wire.removeprefix("files.")}
+            return FileData.model_validate({**kind, "job_id": file.job_id, "file_id": file.id, "file": file})
         case FileDeleted():
             return FileData(type="deleted", job_id=message.job_id, file_id=message.file_id)

@@ -26,6 +26,12 @@ async def check(gateway: Gateway, request: GenerationRequest) -> None:
             raise problem
 
 
+async def check_picture(gateway: Gateway, field: str, file_id: UUID | None) -> None:
+    """Make sure that a file, where one is named, is a picture of the library; raises Refused, naming `field`."""
+    if file_id is not None and (problem := await _problem(gateway, field, file_id)) is not None:
+        raise problem
+
+
 async def _problem(gateway: Gateway, field: str, file_id: UUID) -> Refused | None:
     try:
         file = await gateway.ask(GET_FILE, FileRef(id=file_id))

@@ -8,18 +8,15 @@ from uuid import UUID
 
 from pydantic import Field
 
-from anime_common.contracts.files import FileView, LibraryStats
+from anime_common.contracts.files import FileView, LibraryStats, ProjectUse
 from anime_common.contracts.jobs import (
     CatalogueEntry,
-    Description,
     JobView,
     LedgerStats,
-    Project,
-    ProjectName,
-    ProjectState,
     QueueState,
     WorkerView,
 )
+from anime_common.contracts.projects import ContentRating, Description, Project, ProjectState, ProjectStyle, Title
 from anime_common.contracts.vocabulary import Output
 from anime_common.messages import Model, Request
 from anime_common.tokens import Scope
@@ -39,6 +36,41 @@ def with_urls(file: FileView) -> FileView:
     return file.model_copy(update={"content_url": f"{url}/content", "thumbnail_url": thumbnail})
 
 
+class ProjectView(Project):
+    """A project with how much the library holds of it."""
+
+    files: int | None = Field(None, description="Files of the library; null while files is away.")
+    bytes: int | None = Field(None, description="How large they are together; null while files is away.")
+    cover_url: str | None = Field(None, description="Where the thumbnail of its cover is served.")
+
+
+def project_view(project: Project, use: ProjectUse | None) -> ProjectView:
+    """A project as people see it; `use` is absent while files is away."""
+    return ProjectView(
+        **dict(project),
+        files=use.files if use else None,
+        bytes=use.bytes if use else None,
+        cover_url=f"{BASE}/files/{project.cover}/thumbnail" if project.cover else None,
+    )
+
+
+class ProjectViews(Model):
+    """One page of projects."""
+
+    items: tuple[ProjectView, ...] = Field(description="The projects.")
+    next: str | None = Field(None, description="Cursor of the page after this; absent at the end.")
+
+
+class DeletedProjectView(Model):
+    """What became of a project: deleted, or archived since there is work in it."""
+
+    deleted: bool = Field(description="False when it was archived instead.")
+    jobs: int = Field(description="How many jobs it had.")
+    trashed: int = Field(description="How many of its files go to the trash.")
+    trashed_bytes: int = Field(description="How large these are together.")
+    project: Project = Field(description="The project as it last was.")
+
+
 class JobData(Model):
     """Event `job`: something became true of a job; `job` is the job after it."""
 
@@ -49,9 +81,11 @@ class JobData(Model):
 
 
 class FileData(Model):
-    """Event `file`: something happened in the library. `outputs` of `filed`, `file` of `uploaded` and `updated`."""
+    """Event `file`: something happened in the library. `outputs` of `filed`, `file` of `uploaded`, `updated`, `trashed`
+    and `restored`.
+    """
 
-    type: Literal["filed", "filing_failed", "uploaded", "updated", "deleted"]
+    type: Literal["filed", "filing_failed", "uploaded", "updated", "trashed", "restored", "deleted"]
     job_id: UUID | None = None
     file_id: UUID | None = None
     outputs: tuple[Output, ...] = ()
@@ -137,9 +171,12 @@ class ModelList(Model):
 class ProjectReplacement(Request):
     """All that a person may set of a project; the slug stays, as it is the folder of its files."""
 
-    name: ProjectName
+    name: Title
     description: Description = ""
     state: ProjectState = ProjectState.ACTIVE
+    rating: ContentRating = ContentRating.GENERAL
+    style: ProjectStyle = ProjectStyle()
+    cover: UUID | None = None
 
 
 class Session(Model):

@@ -22,6 +22,7 @@ WRITES: dict[tuple[str, str], Scope] = {
     ("DELETE", "/projects/{project}"): Scope.ADMIN,
     ("POST", "/uploads"): Scope.SUBMIT,
     ("PATCH", "/files/{file}"): Scope.SUBMIT,
+    ("POST", "/files/{file}/restore"): Scope.SUBMIT,
     ("DELETE", "/files/{file}"): Scope.ADMIN,
 }
 """By method and path below the base. Deleting takes away what others made."""

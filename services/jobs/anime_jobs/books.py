@@ -20,7 +20,8 @@ from anime_common.contracts.generator import (
     AttemptReleased,
     AttemptStarted,
 )
-from anime_common.contracts.jobs import CancelJob, Project
+from anime_common.contracts.jobs import CancelJob
+from anime_common.contracts.projects import Project
 from anime_common.contracts.vocabulary import JobState, ModelInfo
 from anime_common.messages import Outgoing
 from anime_jobs import projects, roster, store

@@ -26,15 +26,15 @@ from anime_common.contracts.jobs import (
     Job,
     JobAccepted,
     PrioritizeJob,
-    ProjectState,
     RetryJob,
     SubmitJob,
 )
+from anime_common.contracts.projects import ProjectState
 from anime_common.contracts.vocabulary import JobState, ModelInfo
 from anime_common.messages import TOKEN, Message, Outgoing
 from anime_common.outcomes import Refused, not_found
 from anime_common.tracing import current_traceparent
-from anime_jobs import admission, store
+from anime_jobs import admission, projects, store
 from anime_jobs.books import Books
 from anime_jobs.changes import moment, outgoing
 from anime_jobs.codes import new_code
@@ -185,6 +185,13 @@ async def on_fact(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[
     return messages
 
 
+async def on_file_gone(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
+    """A file has left the library: it is no output of its job, and no cover of a project, any more."""
+    fact: Any = delivery.message
+    uncovered = await projects.forget_cover(books.connection, fact.file_id, ledger.epoch)
+    return [*uncovered, *await on_fact(ledger, books, delivery)]
+
+
 def _count_end(before: Record, after: Record) -> None:
     if after.state.ended and not before.state.ended:
         ENDED.labels(state=after.state.value).inc()
@@ -232,5 +239,5 @@ HANDLERS: Mapping[type[Message], Handler] = {
     AttemptReleased: on_fact,
     Filed: on_fact,
     FilingFailed: on_fact,
-    FileDeleted: on_fact,
+    FileDeleted: on_file_gone,
 }

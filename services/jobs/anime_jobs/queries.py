@@ -13,6 +13,7 @@ from uuid import UUID
 
 from anime_common import outbox
 from anime_common.contracts import jobs as contract
+from anime_common.contracts import projects as production
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.jobs import (
     Catalogue,
@@ -70,11 +71,11 @@ class Queries:
             contract.GET_CATALOGUE: self.catalogue,
             contract.GET_PROFILE: self.profile,
             contract.GET_STATS: self.stats,
-            contract.CREATE_PROJECT: self._changing(projects.create),
-            contract.GET_PROJECT: self.get_project,
-            contract.LIST_PROJECTS: self.list_projects,
-            contract.UPDATE_PROJECT: self._changing(projects.update),
-            contract.DELETE_PROJECT: self._changing(projects.delete),
+            production.CREATE_PROJECT: self._changing(projects.create),
+            production.GET_PROJECT: self.get_project,
+            production.LIST_PROJECTS: self.list_projects,
+            production.UPDATE_PROJECT: self._changing(projects.update),
+            production.DELETE_PROJECT: self._changing(projects.delete),
         }
 
     def changed(self) -> None:
@@ -267,12 +268,12 @@ class Queries:
             scheduler=self.leading(),
         )
 
-    async def get_project(self, question: contract.ProjectRef) -> contract.Project:
+    async def get_project(self, question: production.ProjectRef) -> production.Project:
         """One project."""
         async with transaction(self.pool) as connection:
             return await projects.get(connection, question.project)
 
-    async def list_projects(self, query: contract.ProjectQuery) -> contract.ProjectPage:
+    async def list_projects(self, query: production.ProjectQuery) -> production.ProjectPage:
         """Projects by slug."""
         async with transaction(self.pool) as connection:
             return await projects.listing(connection, query)

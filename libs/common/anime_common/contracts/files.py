@@ -93,6 +93,7 @@ class FileView(Model):
     tags: tuple[str, ...] = Field((), description="In small letters.")
     created_at: datetime = Field(description="When it was filed.")
     updated_at: datetime = Field(description="When it was last changed.")
+    trashed_at: datetime | None = Field(None, description="When it was moved to the trash; absent of all others.")
     version: int = Field(1, description="Grows with every change.")
     content_url: str | None = Field(None, description="Where the gateway serves it; absent on the bus.")
     thumbnail_url: str | None = Field(None, description="Where the gateway serves its thumbnail; absent on the bus.")
@@ -129,6 +130,26 @@ class FileDeleted(Message, wire="files.deleted", kind=Kind.EVENT, subject="anime
     key: str = Field(description="Key that it had in the artifact store; never given again.")
 
 
+class FileTrashed(Message, wire="files.trashed", kind=Kind.EVENT, subject="anime.evt.files.trashed.{file_id}"):
+    """A file lies in the trash, since its project was deleted; it is deleted for good after some days."""
+
+    identity: ClassVar[str] = "{epoch}:{type}:{file_id}:{file.version}"
+
+    file_id: UUID = Field(description="The file.")
+    epoch: int = Field(0, description="The newest epoch of the ledger that files has heard of.")
+    file: FileView = Field(description="The file as it is now.")
+
+
+class FileRestored(Message, wire="files.restored", kind=Kind.EVENT, subject="anime.evt.files.restored.{file_id}"):
+    """A file was taken out of the trash."""
+
+    identity: ClassVar[str] = "{epoch}:{type}:{file_id}:{file.version}"
+
+    file_id: UUID = Field(description="The file.")
+    epoch: int = Field(0, description="The newest epoch of the ledger that files has heard of.")
+    file: FileView = Field(description="The file as it is now.")
+
+
 Tag = Annotated[
     str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=64), AfterValidator(printable)
 ]
@@ -152,6 +173,7 @@ class FileQuery(Request):
     tag: Tag | None = Field(None, description="Files with this tag.")
     favourite: bool | None = Field(None, description="Marked files, or those that are not.")
     min_rating: Annotated[int, Field(ge=0, le=5)] | None = Field(None, description="Files rated so or better.")
+    trashed: bool = Field(False, description="What lies in the trash, instead of the library.")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most files of a page.")
     cursor: Cursor | None = Field(None, description="The `next` of the page before.")
 
@@ -194,6 +216,28 @@ class LibraryStats(Model):
 
     files: int = Field(description="How many.")
     bytes: int = Field(description="How large together.")
+    trashed: int = Field(0, description="How many lie in the trash.")
+    trashed_bytes: int = Field(0, description="How large these are together.")
+
+
+class UseQuestion(Request):
+    """How much the library holds of each of these projects."""
+
+    project_ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=200)] = Field(description="The projects.")
+
+
+class ProjectUse(Model):
+    """How much the library holds of a project, without what lies in the trash."""
+
+    project_id: UUID = Field(description="The project.")
+    files: int = Field(description="How many files.")
+    bytes: int = Field(description="How large together.")
+
+
+class Use(Model):
+    """How much the library holds of projects."""
+
+    items: tuple[ProjectUse, ...] = Field(description="One for each project that was asked about, in that order.")
 
 
 GET_FILE = Rpc("files", "get", FileRef, FileView)
@@ -201,4 +245,6 @@ LIST_FILES = Rpc("files", "list", FileQuery, FilePage)
 UPDATE_FILE = Rpc("files", "update", UpdateFile, FileView)
 DELETE_FILE = Rpc("files", "delete", FileRef, FileView)
 REGISTER_UPLOAD = Rpc("files", "register_upload", RegisterUpload, FileView)
+RESTORE_FILE = Rpc("files", "restore", FileRef, FileView)
+LIBRARY_USE = Rpc("files", "use", UseQuestion, Use)
 LIBRARY_STATS = Rpc("files", "stats", Empty, LibraryStats)

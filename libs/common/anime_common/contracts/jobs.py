@@ -1,13 +1,12 @@
-"""What the ledger hears and says: commands, job events, projects, the queue, and the questions it answers."""
+"""What the ledger hears and says: commands, job events, the queue, and the questions it answers."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from anime_common.contracts.generation import GenerationRequest, Settings
@@ -25,12 +24,9 @@ from anime_common.contracts.vocabulary import (
     Priority,
     Progress,
     Reached,
-    Slug,
     StagedOutput,
     StrictBool,
     Work,
-    not_blank,
-    printable,
 )
 from anime_common.messages import Kind, Message, Model, Request
 from anime_common.rpc_contract import Empty, Rpc
@@ -225,122 +221,6 @@ class CommandRefused(
     job_id: UUID | None = Field(None, description="The job in question.")
 
 
-class ProjectState(StrEnum):
-    """Archived projects take no new jobs."""
-
-    ACTIVE = "active"
-    ARCHIVED = "archived"
-
-
-ProjectName = Annotated[
-    str, Field(strict=True, min_length=1, max_length=100), AfterValidator(not_blank), AfterValidator(printable)
-]
-Description = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
-
-
-class Project(Model):
-    """A production: its jobs and files lie together."""
-
-    id: UUID = Field(description="The project.")
-    slug: str = Field(description="Folder of its files; never changes.")
-    name: str = Field(description="Name for people.")
-    description: str = Field("", description="For people.")
-    state: ProjectState = Field(ProjectState.ACTIVE, description="Whether it takes new jobs.")
-    version: int = Field(1, description="Grows with every change.")
-    jobs: int = Field(0, description="How many jobs it has.")
-    created_at: datetime = Field(description="When it was made.")
-    updated_at: datetime = Field(description="When it last changed.")
-
-
-class NewProject(Request):
-    """A project to be made; the slug is made from the name unless given."""
-
-    name: ProjectName = Field(description="Name for people.")
-    slug: Slug | None = Field(None, description="Folder of its files; default: made from the name.")
-    description: Description = Field("", description="For people.")
-
-
-class ProjectChanges(Request):
-    """What to change of a project; absent fields stay. A slug never changes: it is the folder of its files."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-
-    name: ProjectName | SkipJsonSchema[None] = Field(None, description="New name.")
-    description: Description | SkipJsonSchema[None] = Field(None, description="New description.")
-    state: ProjectState | SkipJsonSchema[None] = Field(None, description="Archive it, or take it back.")
-
-    @model_validator(mode="after")
-    def _some_change(self) -> ProjectChanges:
-        if not self.model_fields_set:
-            raise ValueError("nothing to change: give name, description or state")
-        for name in self.model_fields_set:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} must not be null")
-        return self
-
-
-class CreateProject(Request):
-    """Make a project under an id of the caller's making: a repeat of the same call changes nothing."""
-
-    id: UUID = Field(description="Made by the caller (UUID).")
-    project: NewProject = Field(description="What to make.")
-
-
-class ProjectRef(Request):
-    """Names a project by id or slug."""
-
-    project: Name = Field(description="Id or slug.")
-
-
-class UpdateProject(ProjectRef):
-    """Change a project; with `expected_version`, only if nobody changed it since."""
-
-    changes: ProjectChanges = Field(description="What to change.")
-    expected_version: int | None = Field(None, description="Refuse (409) when the project has another version.")
-
-
-class DeleteProject(ProjectRef):
-    """Delete a project without jobs; one with jobs is refused, unless `archive` or `force` says what to do."""
-
-    force: bool = Field(False, description="Delete its ended jobs from the ledger too (files stay in the library).")
-    archive: bool = Field(False, description="Archive it instead when it has jobs.")
-
-
-class DeletedProject(Model):
-    """What became of a project: deleted, or archived when `project` says so."""
-
-    deleted: bool = Field(description="False when it was archived instead.")
-    jobs: int = Field(description="How many jobs it had.")
-    project: Project = Field(description="The project as it last was.")
-
-
-class ProjectQuery(Request):
-    """Which projects to list, by slug."""
-
-    state: ProjectState | None = Field(None, description="Projects in this state.")
-    limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most projects of a page.")
-    cursor: Cursor | None = Field(None, description="The `next` of the page before.")
-
-
-class ProjectPage(Model):
-    """One page of projects."""
-
-    items: tuple[Project, ...] = Field(description="The projects.")
-    next: str | None = Field(None, description="Cursor of the page after this; absent at the end.")
-
-
-class ProjectChanged(
-    Message, wire="jobs.project_changed", kind=Kind.EVENT, subject="anime.evt.jobs.project_changed.{project_id}"
-):
-    """A project was made, changed or (`deleted`) removed."""
-
-    identity: ClassVar[str] = "{epoch}:{type}:{project_id}:{version}"
-
-    project_id: UUID = Field(description="The project.")
-    project: Project = Field(description="The project as it is now, or last was.")
-    deleted: bool = Field(False, description="Whether it was removed.")
-
-
 class QueueEntry(Model):
     """One waiting job: its place (1 = next) and when it should end."""
 
@@ -482,8 +362,3 @@ GET_WORKERS = Rpc("jobs", "generators", Empty, Workers)
 GET_PROFILE = Rpc("jobs", "profile", ProfileQuestion, Profile)
 GET_CATALOGUE = Rpc("jobs", "models", Empty, Catalogue)
 GET_STATS = Rpc("jobs", "stats", Empty, LedgerStats)
-CREATE_PROJECT = Rpc("jobs", "create_project", CreateProject, Project)
-GET_PROJECT = Rpc("jobs", "get_project", ProjectRef, Project)
-LIST_PROJECTS = Rpc("jobs", "list_projects", ProjectQuery, ProjectPage)
-UPDATE_PROJECT = Rpc("jobs", "update_project", UpdateProject, Project)
-DELETE_PROJECT = Rpc("jobs", "delete_project", DeleteProject, DeletedProject)

@@ -12,6 +12,7 @@ from anime_common.contracts.files import (
     DELETE_FILE,
     GET_FILE,
     LIST_FILES,
+    RESTORE_FILE,
     UPDATE_FILE,
     FileChanges,
     FilePage,
@@ -51,7 +52,7 @@ BYTES: dict[int | str, dict[str, Any]] = {
 
 @router.get("", summary="List files", response_model=FilePage, responses=errors(422))
 async def list_files(gateway: Deps, query: Annotated[FileQuery, Query()]) -> Response:
-    """Files of the library, newest first."""
+    """Files of the library, or of the trash, newest first."""
     page = await gateway.ask(LIST_FILES, query)
     return answer(FilePage(items=tuple(with_urls(file) for file in page.items), next=page.next))
 
@@ -82,8 +83,16 @@ async def change(gateway: Deps, file: FileId, changes: Annotated[FileChanges, bo
 
 @router.delete("/{file}", summary="Delete a file", response_model=FileView, responses=errors(404, 413, 415, 422))
 async def delete(gateway: Deps, file: FileId) -> Response:
-    """Remove a file from the library; answers with what it was."""
+    """Remove a file from the library, or from the trash, for good; answers with what it was."""
     return answer(await gateway.ask(DELETE_FILE, FileRef(id=file)))
+
+
+@router.post(
+    "/{file}/restore", summary="Take a file out of the trash", response_model=FileView, responses=errors(404, 422)
+)
+async def restore(gateway: Deps, file: FileId) -> Response:
+    """Take a file of a deleted project out of the trash, back into the library, where it lay before."""
+    return answer(with_urls(await gateway.ask(RESTORE_FILE, FileRef(id=file))))
 
 
 async def content(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from anime_common.artifacts import upload_key
 from anime_common.contracts.files import REGISTER_UPLOAD, FileName, FileView, RegisterUpload
-from anime_common.contracts.jobs import GET_PROJECT, Project, ProjectRef, ProjectState
+from anime_common.contracts.projects import GET_PROJECT, Project, ProjectRef, ProjectState
 from anime_common.contracts.vocabulary import PICTURE_TYPES, Name
 from anime_common.messages import Request as Question
 from anime_common.outcomes import Refused
