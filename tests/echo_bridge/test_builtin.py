@@ -7,11 +7,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anime_common.contracts.vocabulary import printable
-from anime_echo_bridge import model
+from anime_common.prompts import tags
+from anime_common.prompts.tags import Prompt, Tag, canonical
+from anime_common.prompts.vocabulary import FIRST_WORDS, LAST_WORDS, PHRASES, WHOLE_TAGS
 from anime_echo_bridge.builtin import MAX_LENGTH, optimize
-from anime_echo_bridge.model import Prompt, Tag, canonical
+from anime_echo_bridge.families import ANIME, FAMILIES
 from anime_echo_bridge.validation import validate
-from anime_echo_bridge.vocabulary import ANIME, FAMILIES, FIRST_WORDS, LAST_WORDS, PHRASES, WHOLE_TAGS
 
 
 def plain(prompt: str) -> str:
@@ -209,11 +210,11 @@ def test_twice_is_as_once(prompt: str, negative: str, family: str) -> None:
 
 @given(prompts, families)
 def test_no_word_is_lost(prompt: str, family: str) -> None:
-    found = set(model.words(optimize(prompt, "", family).prompt))
-    respelled = {word for source in (*WHOLE_TAGS, *PHRASES) for word in model.words(source)}
-    kept = {word for word in model.words(prompt) if word not in respelled and not word.isdecimal()}
+    found = set(tags.words(optimize(prompt, "", family).prompt))
+    respelled = {word for source in (*WHOLE_TAGS, *PHRASES) for word in tags.words(source)}
+    kept = {word for word in tags.words(prompt) if word not in respelled and not word.isdecimal()}
     assert kept <= found
-    assert model.kept_words(prompt) <= found
+    assert tags.kept_words(prompt) <= found
 
 
 @given(prompts, families)
@@ -233,8 +234,8 @@ def test_a_negative_prompt_keeps_its_text(prompt: str, negative: str, family: st
 
 @given(prompts)
 def test_taking_apart_keeps_every_tag(prompt: str) -> None:
-    parsed = model.parse(prompt)
+    parsed = tags.parse(prompt)
     if parsed is not None:
         assert isinstance(parsed, Prompt)
         assert len(parsed.sections) == len(parsed.separators) + 1
-        assert model.words(model.render(parsed)) == model.words(prompt)
+        assert tags.words(tags.render(parsed)) == tags.words(prompt)

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from itertools import accumulate, islice
 
 from anime_common.contracts.echo import Change, OptimizedPrompt
-from anime_echo_bridge import model
-from anime_echo_bridge.model import Prompt, Prose, Section, Tag, Tags
-from anime_echo_bridge.vocabulary import ROUGH, Family, Place, family_of
+from anime_common.prompts import tags
+from anime_common.prompts.tags import Prompt, Prose, Section, Tag, Tags
+from anime_common.prompts.vocabulary import Place
+from anime_echo_bridge.families import ROUGH, Family, family_of
 
 PROVIDER = "builtin"
 MAX_LENGTH = 4000
@@ -33,7 +34,7 @@ def optimize(prompt: str, negative_prompt: str = "", family: str = "") -> Optimi
 
 
 def _positive(text: str, family: Family) -> tuple[str, list[Change]]:
-    parsed = model.parse(text)
+    parsed = tags.parse(text)
     if parsed is None:
         note = "a bracket or quotation mark is not closed, so the prompt was left as it is"
         return text.strip(), [Change(kind="kept", text=note)]
@@ -48,7 +49,7 @@ def _positive(text: str, family: Family) -> tuple[str, list[Change]]:
         first = _order(_add(ordered.sections[0], added))
         ordered = Prompt((first, *ordered.sections[1:]), ordered.separators)
         changes.append(Change(kind="added", text=", ".join(added)))
-    found = model.render(ordered) or text.strip()  # nothing but commas
+    found = tags.render(ordered) or text.strip()  # nothing but commas
     if len(found) > max(MAX_LENGTH, len(text)):
         return text.strip(), [Change(kind="kept", text="the prompt is as long as it may be: it was left as it is")]
     return found, changes
@@ -62,45 +63,45 @@ def _spell(section: Section, changes: list[Change]) -> Section:
         if isinstance(block, Prose):
             blocks.append(block)
             continue
-        tags: list[Tag] = []
+        kept: list[Tag] = []
         for tag in block:
-            spelled = model.canonical(tag)
+            spelled = tags.canonical(tag)
             if spelled != tag:
                 changes.append(Change(kind="normalised", text=f"{tag.text} → {spelled.text}"))
             if spelled.plain and spelled.text in seen:
                 changes.append(Change(kind="deduplicated", text=spelled.text))
                 continue
             seen.add(spelled.text)
-            tags.append(spelled)
-        if tags:
-            blocks.append(tuple(tags))
+            kept.append(spelled)
+        if kept:
+            blocks.append(tuple(kept))
     return tuple(blocks)
 
 
 def _order(section: Section) -> Section:
     """The section with the tags of each line in their order; tags of one place stay as they stood."""
-    return tuple(block if isinstance(block, Prose) else tuple(sorted(block, key=model.place)) for block in section)
+    return tuple(block if isinstance(block, Prose) else tuple(sorted(block, key=tags.place)) for block in section)
 
 
 def _additions(prompt: Prompt, family: Family) -> list[str]:
     """Quality tags that the prompt lacks, as far as there is room for them."""
-    found = model.words(model.render(prompt))
+    found = tags.words(tags.render(prompt))
     if any(_has(found, rough) for rough in ROUGH):
         return []
     missing = [tag for tag in family.quality if not _has(found, tag)]
-    ends = accumulate((len(model.words(tag)) for tag in missing), initial=len(found))
+    ends = accumulate((len(tags.words(tag)) for tag in missing), initial=len(found))
     return [tag for tag, end in zip(missing, islice(ends, 1, None), strict=True) if end <= family.max_words]
 
 
-def _add(section: Section, tags: Iterable[str]) -> Section:
+def _add(section: Section, added: Iterable[str]) -> Section:
     """The section with more tags: in its last line of tags, or in a new line (for scores, in its first)."""
-    new = tuple(Tag(tag, plain=True) for tag in tags)
+    new = tuple(Tag(tag, plain=True) for tag in added)
     blocks = list(section)
     lines = [number for number, block in enumerate(blocks) if not isinstance(block, Prose)]
     if not lines:
-        first = model.place(new[0]) is Place.SCORE
+        first = tags.place(new[0]) is Place.SCORE
         return (new, *blocks) if first else (*blocks, new)
-    number = lines[0] if model.place(new[0]) is Place.SCORE else lines[-1]
+    number = lines[0] if tags.place(new[0]) is Place.SCORE else lines[-1]
     block = blocks[number]
     assert not isinstance(block, Prose)
     blocks[number] = (*block, *new)
@@ -110,15 +111,15 @@ def _add(section: Section, tags: Iterable[str]) -> Section:
 def _negative(text: str, prompt: str, family: Family) -> tuple[str, list[Change]]:
     """The negative prompt with what the family lacks, except what the prompt itself asks for."""
     text = text.strip()
-    if model.parse(text) is None:
+    if tags.parse(text) is None:
         return text, []
-    present, wanted = model.words(text), model.words(prompt)
+    present, wanted = tags.words(text), tags.words(prompt)
     added = [
         tag
         for tag in family.negative
         if not _has(present, tag)
         and not _has(wanted, tag)
-        and set(model.words(tag)).isdisjoint(set(wanted) - _WEAK_WORDS)
+        and set(tags.words(tag)).isdisjoint(set(wanted) - _WEAK_WORDS)
     ]
     own = text.rstrip(",").rstrip()
     found = ", ".join(filter(None, [own, *added]))
@@ -129,4 +130,4 @@ def _negative(text: str, prompt: str, family: Family) -> tuple[str, list[Change]
 
 def _has(found: list[str], phrase: str) -> bool:
     """Whether the words of a phrase stand together among the words of a text."""
-    return f" {' '.join(model.words(phrase))} " in f" {' '.join(found)} "
+    return f" {' '.join(tags.words(phrase))} " in f" {' '.join(found)} "

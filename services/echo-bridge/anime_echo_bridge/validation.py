@@ -6,7 +6,7 @@ import re
 
 from anime_common.contracts.echo import OptimizedPrompt
 from anime_common.contracts.vocabulary import printable
-from anime_echo_bridge import model
+from anime_common.prompts import tags
 
 MAX_LENGTH = 4000
 
@@ -19,7 +19,7 @@ _CHAT = re.compile(
 )
 # Words that a language model may leave out when it turns a sentence into tags.
 _FILLERS = frozenset(
-    model.words(
+    tags.words(
         "a an the is are was were who which that she he her his they their it its and or while whose i you of in on at"
         " to with by for from as be has have wearing please draw picture image"
     )
@@ -41,7 +41,7 @@ def validate(original: str, optimized: OptimizedPrompt) -> str | None:
     chat = _CHAT.search(text)
     if chat is not None and chat.group().strip().lower() not in original.lower():
         return f"the answer talks about the prompt: {chat.group().strip()!r}"
-    lost = model.kept_words(original) - model.kept_words(text) - set(model.words(text)) - _FILLERS
+    lost = tags.kept_words(original) - tags.kept_words(text) - set(tags.words(text)) - _FILLERS
     if lost:
         return f"the answer lost words of the prompt: {', '.join(sorted(lost)[:10])}"
     return None

@@ -19,6 +19,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from anime_common.contracts.vocabulary import Phase
+from anime_common.prompts.syntax import parse, plain
 from anime_generator.engines.diffusers import DiffusersEngine
 from anime_generator.engines.faults import translated
 from anime_generator.engines.pipelines import UNLOADABLE, choose_dtype, read_index, variant_of, weights_of
@@ -35,7 +36,6 @@ from anime_generator.engines.protocol import (
     wanted,
 )
 from anime_generator.memory import Demand
-from anime_generator.prompt_syntax import parse, plain
 from anime_generator.registry.family import WHOLE
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from uuid import UUID
 import torch
 
 from anime_common.contracts.vocabulary import Phase
+from anime_common.prompts.syntax import not_understood
 from anime_generator.engines.beginnings import Beginning, noise_of
 from anime_generator.engines.canvases import Canvas, cells_of, cut_off, fitted, opaque, pixels_of
 from anime_generator.engines.embeddings import Embedding, EmbeddingCache, EmbeddingKey
@@ -20,7 +21,6 @@ from anime_generator.engines.protocol import Cancelled, Drawn, EngineError, Phas
 from anime_generator.engines.samplers import build_sampler
 from anime_generator.engines.watch import Watch
 from anime_generator.memory import Demand
-from anime_generator.prompt_syntax import not_understood
 from anime_generator.upscalers import upscale
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from anime_common.prompts.syntax import Chunk, Section, chunked, parse
 from anime_generator.engines.embeddings import Embedding
 from anime_generator.engines.protocol import EngineError
-from anime_generator.prompt_syntax import Chunk, Section, chunked, parse
 
 MARKS = 2
 """Tokens of a window that tell where it begins and ends."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anime_generator.prompt_syntax import HIGHEST, NEAR, Chunk, Words, chunked, not_understood, parse, plain
+from anime_common.prompts.syntax import HIGHEST, NEAR, Chunk, Words, chunked, not_understood, parse, plain
 
 COMMA = ord(",")
 PIECES = st.sampled_from(["a", "b,", " ", "(", ")", "[", "]", ":1.2)", ":", "\\(", "\\]", "\\", "BREAK", "0.5", "é"])

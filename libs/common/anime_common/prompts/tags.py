@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from anime_echo_bridge.vocabulary import (
+from anime_common.prompts.vocabulary import (
     COUNTS,
     FIRST_WORDS,
     KEPT_PREFIXES,

@@ -1,4 +1,4 @@
-"""What the builtin optimiser knows of anime prompts: spellings, where a tag belongs, what a family of models likes.
+"""What is known of the words of anime prompts: spellings, and where a tag belongs.
 
 Canonical tags are those of Danbooru, which anime models are trained on (https://danbooru.donmai.us/wiki_pages/tag_groups).
 The tables change spellings, never meanings: "crimson eyes" stays, though a tag for "red eyes" exists.
@@ -6,7 +6,6 @@ The tables change spellings, never meanings: "crimson eyes" stays, though a tag 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -129,44 +128,3 @@ COUNTS = frozenset({"solo", "no humans", "multiple girls", "multiple boys", "cou
 
 KEPT_PREFIXES = ("score_", "rating_", "source_")
 """Tags of the Pony family, which are written with their underscores."""
-
-ROUGH = ("low quality", "worst quality", "bad quality", "lowres", "sketch", "rough", "doodle", "vhs", "pixel art")
-"""Whoever writes one of these wants no polish: no quality tags are added."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What a family of models likes to read. No quality tags are added to prompts of more than `max_words` words."""
-
-    quality: tuple[str, ...] = ("masterpiece", "best quality")
-    negative: tuple[str, ...] = (
-        "worst quality",
-        "low quality",
-        "blurry",
-        "bad anatomy",
-        "bad hands",
-        "jpeg artifacts",
-        "watermark",
-        "signature",
-    )
-    max_words: int = 60
-
-
-ANIME = Family()
-
-FAMILIES: dict[str, Family] = {
-    # The built-in model: a small vocabulary and 48 tokens.
-    "sprite": Family(negative=("low quality", "worst quality", "bad quality", "blurry"), max_words=36),
-    "pony": Family(quality=("score_9", "score_8_up", "score_7_up")),
-    # Read by a language model rather than by CLIP: quality tags mean nothing to them, negatives are ignored.
-    "flux": Family(quality=(), negative=()),
-    "sd3": Family(quality=(), negative=("worst quality", "low quality", "blurry")),
-    "qwen": Family(quality=(), negative=()),
-}
-"""Families by the beginning of their name; every other one is taken for a model of anime tags."""
-
-
-def family_of(name: str) -> Family:
-    """The family of a model, by the name that its worker announces."""
-    folded = name.casefold()
-    return next((family for start, family in FAMILIES.items() if folded.startswith(start)), ANIME)

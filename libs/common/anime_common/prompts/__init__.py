@@ -1,0 +1,1 @@
+"""Prompts as text: what people write, taken apart. Pure."""
