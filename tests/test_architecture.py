@@ -29,7 +29,7 @@ ROOMS = {"__main__": 4, "handlers": 3, "queries": 3, "store": 2, "model": 1, "sc
 """The rooms of a service; a room imports none that stands higher."""
 
 PURE_ROOMS = {"model", "scheduler"}
-PURE_OURS = ("anime_common.contracts", "anime_common.messages", "anime_common.outcomes", "anime_common.artifact_keys")
+PURE_OURS = tuple(f"anime_common.{name}" for name in ("contracts", "messages", "outcomes", "artifact_keys", "prompts"))
 IMPURE_STANDARD = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}
 CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("date", "today"), ("time", "time"), ("time", "monotonic")}
 

@@ -28,7 +28,10 @@ def test_every_path_of_the_design_is_there() -> None:
             "/jobs/{job}/preview",
             "/jobs/{job}/events",
         ),
-        *("/projects", "/projects/{project}", "/profile"),
+        *("/projects", "/projects/{project}", "/profile", "/prompts/preview"),
+        *("/characters", "/characters/{character}", "/characters/{character}/versions"),
+        *("/characters/{character}/versions/compare", "/characters/{character}/versions/{version}"),
+        "/characters/{character}/versions/{version}/use",
         *(
             "/files",
             "/files/{file}",

@@ -223,11 +223,11 @@ def test_the_tokenizer_gives_the_ids_that_clip_was_trained_with() -> None:
 
 
 def test_a_vocabulary_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anime_generator.engines import tokenizers
+    from anime_generator import clip_vocabulary
 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(EngineError, match="pip install --no-deps open_clip_torch"):
-        tokenizers._file()
+        clip_vocabulary._file()
 
 
 PARAMETERS = {

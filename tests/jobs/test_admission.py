@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
 
+from anime_common.contracts.characters import Canon, CharacterLora, Figure, SeedMode, SeedPolicy
 from anime_common.contracts.generation import GenerationRequest, Hires, LoraRequest, Upscale
+from anime_common.contracts.projects import ProjectStyle
 from anime_common.contracts.vocabulary import LoraInfo, LoraUse, ModelInfo, Preset, Sampler, SizeLimits
 from anime_common.messages import uuid7
 from anime_common.outcomes import Refused
-from anime_jobs.admission import PLAIN_UPSCALER, STRENGTH, Resolved, request_hash, resolve
+from anime_jobs.admission import PLAIN_UPSCALER, STRENGTH, Resolved, request_hash, resolve, seed_for
+from anime_jobs.composition import Member, Production, compose
 
 PICTURE = uuid7()
 INK = LoraInfo(key="ink", trigger_words=("ink style",), weight=0.8)
@@ -39,9 +43,12 @@ MODEL = ModelInfo(
 )
 
 
-def resolved(model: ModelInfo = MODEL, /, **asked: Any) -> Resolved:
+def resolved(
+    model: ModelInfo = MODEL, /, style: dict[str, Any] | None = None, cast: tuple[Member, ...] = (), **asked: Any
+) -> Resolved:
     request = GenerationRequest(**({"prompt": "1girl, ink style"} | asked))
-    return resolve(request, model, request.prompt, request.negative_prompt, 7)
+    production = Production(style=ProjectStyle.model_validate(style or {}), cast=cast)
+    return resolve(request, model, production, request.prompt, request.negative_prompt, 7)
 
 
 def refusal(model: ModelInfo = MODEL, /, **asked: Any) -> tuple[str, str | None, str]:
@@ -223,3 +230,64 @@ def test_workflows_are_for_the_model_that_runs_nothing_else() -> None:
     )
     assert refusal(inline)[1] == "workflow"
     assert refusal(inline, workflow=graph, steps=4)[:2] == ("not_supported", "steps")
+
+
+YUKI = Member(
+    id=UUID(int=1), slug="yuki", name="Yuki", version=3, canon=Canon(figure=Figure.GIRL, hair=("silver hair",))
+)
+
+
+class TestAProjectAndItsCharacters:
+    def test_a_style_stands_in_for_what_is_left_out(self) -> None:
+        style = {"model": "m", "preset": "fast", "width": 256, "height": 320, "loras": [{"key": "ink", "weight": 0.2}]}
+        found = resolved(style=style).settings
+        assert (found.preset, found.steps, found.width, found.height) == ("fast", 6, 256, 320)
+        assert {use.key: use.weight for use in found.loras} == {"lcm": 1.0, "ink": 0.2}
+        asked = resolved(style=style, width=512, steps=30, loras=[{"key": "ink", "weight": 0.9}]).settings
+        assert (asked.width, asked.height, asked.steps) == (512, 320, 30)
+        assert {use.key: use.weight for use in asked.loras} == {"lcm": 1.0, "ink": 0.9}
+
+    def test_what_the_model_cannot_have_of_it_is_left_out_and_told(self) -> None:
+        style = {"model": "x", "preset": "none", "width": 2048, "height": 2048, "loras": [{"key": "elsewhere"}]}
+        found = resolved(style=style)
+        assert (found.settings.width, found.settings.height, found.settings.preset) == (512, 768, None)
+        assert found.settings.loras == ()
+        told = [warning.partition(":")[0] for warning in found.warnings]
+        assert told == ["project.style.preset", "project.style.loras.elsewhere", "project.style.width"]
+
+    def test_a_character_brings_its_lora_with_the_words_that_call_it(self) -> None:
+        yuki = YUKI.model_copy(update={"lora": CharacterLora(key="ink")})
+        found = resolved(cast=(yuki,), prompt="smile")
+        assert [(use.key, use.weight) for use in found.settings.loras] == [("ink", INK.weight)]
+        assert found.settings.prompt == f"1girl, {', '.join(INK.trigger_words)}, silver hair, smile"
+        own = CharacterLora(key="ink", weight=0.4, trigger="yuki-v2")
+        found = resolved(cast=(YUKI.model_copy(update={"lora": own}),), prompt="smile")
+        assert [(use.key, use.weight) for use in found.settings.loras] == [("ink", 0.4)]
+        assert found.settings.prompt == "1girl, yuki-v2, silver hair, smile"
+        strange = YUKI.model_copy(update={"lora": CharacterLora(key="elsewhere", trigger="yuki-v2")})
+        found = resolved(cast=(strange,), prompt="smile")
+        assert (found.settings.loras, found.settings.prompt) == ((), "1girl, silver hair, smile")
+        assert any("elsewhere" in warning for warning in found.warnings)
+
+    def test_the_composition_is_what_is_drawn_and_what_can_be_composed_again(self) -> None:
+        found = resolved(style={"prompt_prefix": "anime"}, cast=(YUKI,), prompt="smile", negative_prompt="hat")
+        assert found.settings.prompt == found.composition.prompt == "anime, 1girl, silver hair, smile"
+        assert found.settings.negative_prompt == found.composition.negative_prompt == "hat"
+        assert [(used.slug, used.version) for used in found.composition.characters] == [("yuki", 3)]
+        assert found.production.target is not None
+        again = compose("smile", "hat", found.production, found.production.target)
+        assert again.composition == found.composition
+
+    def test_a_seed_is_the_requests_or_the_first_characters_with_a_policy(self) -> None:
+        def seed(*policies: SeedPolicy, project: int = 1, **asked: Any) -> int:
+            cast = tuple(
+                YUKI.model_copy(update={"id": UUID(int=index), "seed": policy}) for index, policy in enumerate(policies)
+            )
+            return seed_for(GenerationRequest(prompt="x", **asked), Production(cast=cast), UUID(int=project), 99)
+
+        fixed, scene, free = SeedPolicy(mode=SeedMode.FIXED, seed=5), SeedPolicy(mode=SeedMode.SCENE), SeedPolicy()
+        assert seed() == seed(free) == seed(scene) == 99
+        assert seed(free, fixed) == 5
+        assert seed(fixed, seed=1) == 1
+        assert seed(scene, scene="roof") == seed(scene, fixed, scene="roof") != 99
+        assert seed(scene, scene="roof") not in {seed(scene, scene="hall"), seed(scene, scene="roof", project=2)}

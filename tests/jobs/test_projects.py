@@ -21,6 +21,7 @@ from anime_common.contracts.projects import (
     ProjectChanged,
     ProjectChanges,
     ProjectQuery,
+    ProjectRef,
     ProjectState,
     ProjectStyle,
     UpdateProject,
@@ -97,7 +98,7 @@ async def test_everything_that_is_set_is_kept(connection: store.Connection) -> N
     await know(connection)
     cover = uuid7()
     made = await make(connection, description="Pilot", state="draft", rating="sensitive", style=STYLE, cover=cover)
-    read = await projects.get(connection, "moonlit-academy")
+    read = await projects.get(connection, ProjectRef(project="moonlit-academy"))
     assert read == made
     assert (read.slug, read.state, read.rating) == ("moonlit-academy", ProjectState.DRAFT, ContentRating.SENSITIVE)
     assert (read.style, read.cover, read.version) == (ProjectStyle.model_validate(STYLE), cover, 1)
@@ -264,5 +265,5 @@ async def test_a_file_that_is_gone_covers_nothing(connection: store.Connection) 
     await make(connection, "Two", cover=uuid7())
     told = await projects.forget_cover(connection, cover, EPOCH)
     assert [each.message.project.slug for each in told if isinstance(each.message, ProjectChanged)] == ["one"]
-    assert (await projects.get(connection, "one")).cover is None
-    assert isinstance((await projects.get(connection, "two")).cover, UUID)
+    assert (await projects.get(connection, ProjectRef(project="one"))).cover is None
+    assert isinstance((await projects.get(connection, ProjectRef(project="two"))).cover, UUID)

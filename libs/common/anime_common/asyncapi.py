@@ -24,6 +24,7 @@ PARAMETERS = {
     "attempt_id": "The attempt (UUID).",
     "command_id": "The ce-id of the command that is answered.",
     "project_id": "The project (UUID).",
+    "character_id": "The character (UUID).",
     "file_id": "The file (UUID).",
     "worker": "The name of the worker.",
     "consumer": "The consumer that could not handle the message.",
@@ -166,6 +167,7 @@ def _rpc_channels(rpcs: list[Rpc[Any, Any]]) -> Document:
         asked[name] = {
             "address": rpc.subject,
             "messages": {"question": {"$ref": f"#/components/messages/{name}.question"}},
+            **_parameters(rpc.subject),
         }
         asked[f"{name}.reply"] = {
             "address": None,

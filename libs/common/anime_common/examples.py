@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from anime_common.contracts import echo, files, generation, generator, jobs, projects, vocabulary
+from anime_common.contracts import casting, characters, echo, files, generation, generator, jobs, projects, vocabulary
 from anime_common.contracts.vocabulary import JobState
 
 M = TypeVar("M", bound=BaseModel)
@@ -178,6 +178,50 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
         "loras": [{"key": "ink-style"}],
     },
     generation.Settings: dict.fromkeys(("init_image", "mask", "strength", "hires", "upscale", "workflow")),
+    casting.CharacterUse: {"character": "yuki", "version": None, "words": "waving", "outfit": None},
+    casting.Piece: {"source": "request", "text": PROMPT, "character": None},
+    casting.UsedCharacter: {"slug": "yuki", "name": "Yuki", "version": 2},
+    characters.Content: {
+        "name": "Yuki",
+        "aliases": ["Snow"],
+        "design_prompt": "",
+        "negative_prompt": "",
+        "seed": {"mode": "scene", "seed": None},
+        "references": [{"file_id": FILE, "note": "front"}],
+    },
+    characters.Canon: {
+        "figure": "girl",
+        "species": None,
+        "hair": ["long hair", "silver hair"],
+        "eyes": ["red eyes"],
+        "skin": ["pale skin"],
+        "outfit": ["school uniform"],
+        "accessories": ["hair ribbon"],
+        "key_colours": [{"part": "hair ribbon", "name": "crimson", "hex": "#c2183c"}],
+        "traits": ["small fang"],
+        "never": ["glasses"],
+    },
+    characters.CanonChanges: {"key_colours": [{"part": "hair ribbon", "name": "crimson"}]},
+    characters.KeyColour: {"part": "hair ribbon", "name": "crimson", "hex": "#c2183c"},
+    characters.CharacterLora: {"key": "yuki-v2", "weight": 0.8, "trigger": "yuki"},
+    characters.NewCharacter: {"slug": "yuki", "note": "as in the pilot"},
+    characters.CharacterChanges: {
+        "lora": {"key": "yuki-v2"},
+        "references": [{"file_id": FILE}],
+        "seed": {"mode": "free", "seed": None},
+    },
+    characters.SeedPolicy: {"mode": "fixed", "seed": 7},
+    characters.Character: {"slug": "yuki", "version": 2, "versions": 3, "revision": 4},
+    characters.CharacterVersion: {"version": 2, "current": True},
+    characters.CharacterRef: {"character": "yuki"},
+    characters.CompareVersions: {"before": 1, "after": 2},
+    characters.Difference: {
+        "field": "canon.hair",
+        "before": "long hair",
+        "after": "short hair",
+        "added": ["short hair"],
+        "removed": ["long hair"],
+    },
     vocabulary.JobError: {"code": "out_of_memory", "message": "the card has too little memory", "retryable": False},
     vocabulary.LoraUse: {"key": "ink-style", "weight": 0.7},
     vocabulary.LoraInfo: {"key": "ink-style", "title": "Ink style", "family": "sd15", "trigger_words": ["ink style"]},

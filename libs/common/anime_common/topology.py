@@ -196,6 +196,7 @@ JOBS = User(
         "anime.dead.jobs-commands",
         "anime.dead.jobs-facts",
         *_questions("files", "stats"),
+        *_questions("generator", "tokens.*"),
         *_provisioning(),
     ),
     subscribe=("anime.tel.generator.*", "anime.rpc.jobs.*"),
@@ -214,8 +215,9 @@ GENERATOR = User(
         "anime.dead.generator",
         *_questions("files", "get"),
     ),
-    subscribe=("anime.ctl.generator.*",),
+    subscribe=("anime.ctl.generator.*", "anime.rpc.generator.tokens.*"),
     consumers=(_ANY_WORKER,),
+    answers="anime-generator",
     watches=(FACTS,),
 )
 FILES = User(
@@ -244,6 +246,11 @@ GATEWAY = User(
         "anime.cmd.jobs.prioritize.gateway",
         *_questions("jobs", "get", "list", "queue", "generators", "models", "stats", "profile"),
         *_questions("jobs", *(f"{verb}_project" for verb in ("create", "get", "update", "delete")), "list_projects"),
+        *_questions("jobs", *(f"{verb}_character" for verb in ("create", "get", "update", "delete"))),
+        *_questions("jobs", "list_characters", "list_character_versions", "preview_prompt"),
+        *_questions(
+            "jobs", *(f"{verb}_character_version{s}" for verb, s in (("get", ""), ("use", ""), ("compare", "s")))
+        ),
         *_questions("files", "get", "list", "update", "delete", "restore", "stats", "use", "register_upload"),
         *_questions("echo", "optimize"),
     ),

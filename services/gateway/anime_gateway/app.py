@@ -16,13 +16,14 @@ from anime_gateway.deps import Gateway
 from anime_gateway.documents import document
 from anime_gateway.doors import Doors
 from anime_gateway.public import BASE
-from anime_gateway.routes import events, files, jobs, page, projects, prompts, session, system, uploads
+from anime_gateway.routes import characters, events, files, jobs, page, projects, prompts, session, system, uploads
 
-API = (jobs, events, projects, files, uploads, prompts, session, system)
+API = (jobs, events, projects, characters, files, uploads, prompts, session, system)
 TAGS = [
     {"name": "jobs", "description": "From a prompt to pictures."},
     {"name": "events", "description": "What happens, as it happens."},
     {"name": "projects", "description": "The folders of jobs and files."},
+    {"name": "characters", "description": "Who recurs in pictures."},
     {"name": "files", "description": "The library: finished pictures, and uploads."},
     {"name": "prompts", "description": "Better prompts."},
     {"name": "session", "description": "Signing in with a token, for browsers."},

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from anime_common.contracts.characters import CharacterChanges, NewCharacter
 from anime_common.contracts.echo import OptimizeQuestion
 from anime_common.contracts.files import FileChanges
 from anime_common.contracts.generation import GenerationRequest
@@ -19,6 +20,8 @@ from anime_common.contracts.vocabulary import Progress
 from anime_gateway.access import COOKIE
 from anime_gateway.problems import MEDIA_TYPE, Problem
 from anime_gateway.public import (
+    CharacterData,
+    CharacterReplacement,
     FileData,
     JobData,
     ProjectData,
@@ -31,6 +34,7 @@ from anime_gateway.rights import needed
 
 UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
     *(Problem, GenerationRequest, JobChanges, NewProject, ProjectChanges, ProjectReplacement, FileChanges),
+    *(NewCharacter, CharacterChanges, CharacterReplacement, CharacterData),
     *(OptimizeQuestion, SignIn, JobData, FileData, ProjectData, SnapshotData, ResetData, QueueState, Progress),
 )
 """Errors, request bodies and data of stream events: FastAPI does not see these, since routes read and send them."""

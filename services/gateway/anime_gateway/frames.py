@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from anime_common.contracts.characters import CharacterChanged
 from anime_common.contracts.files import (
     Filed,
     FileDeleted,
@@ -19,7 +20,7 @@ from anime_common.contracts.files import (
 from anime_common.contracts.jobs import Job, JobEvent, JobFiling, JobView
 from anime_common.contracts.projects import ProjectChanged
 from anime_common.messages import Message
-from anime_gateway.public import FileData, JobData, ProjectData, with_urls
+from anime_gateway.public import CharacterData, FileData, JobData, ProjectData, with_urls
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -105,6 +106,9 @@ def frame_of(message: Message, cursor: Cursor, serial: int, view_of: Callable[[J
         case ProjectChanged():
             project = ProjectData(type="deleted" if message.deleted else "changed", project=message.project)
             return Frame("project", encode(project), serial=serial, cursor=cursor)
+        case CharacterChanged():
+            character = CharacterData(type="deleted" if message.deleted else "changed", character=message.character)
+            return Frame("character", encode(character), serial=serial, cursor=cursor)
         case Filed() | FilingFailed() | FileUploaded() | FileUpdated() | FileTrashed() | FileRestored() | FileDeleted():
             file = _file_data(message)
             return Frame("file", encode(file), serial=serial, cursor=cursor, job_id=file.job_id)

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from anime_common.contracts.characters import Character, Content, Note
 from anime_common.contracts.files import FileView, LibraryStats, ProjectUse
 from anime_common.contracts.jobs import (
     CatalogueEntry,
@@ -177,6 +178,21 @@ class ProjectReplacement(Request):
     rating: ContentRating = ContentRating.GENERAL
     style: ProjectStyle = ProjectStyle()
     cover: UUID | None = None
+
+
+class CharacterReplacement(Content, Request):
+    """All of a character's content; slug, project and state stay."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    note: Note = Field("", description="What is new in this version.")
+
+
+class CharacterData(Model):
+    """Event `character`: a character was made, changed or deleted."""
+
+    type: Literal["changed", "deleted"]
+    character: Character
 
 
 class Session(Model):

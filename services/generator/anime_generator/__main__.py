@@ -10,8 +10,10 @@ from uuid import UUID
 
 import structlog
 
+from anime_common import rpc
 from anime_common.artifacts import Artifacts
 from anime_common.consume import Loop
+from anime_common.contracts.generator import COUNT_TOKENS
 from anime_common.http import Check
 from anime_common.messages import uuid7
 from anime_common.service import Runtime, run
@@ -23,6 +25,7 @@ from anime_generator.desk import Desk
 from anime_generator.engine_host import EngineHost, HostOptions
 from anime_generator.engines import LOCAL
 from anime_generator.heart import Heart
+from anime_generator.lengths import Lengths
 from anime_generator.model import Worker
 from anime_generator.registry import Registry
 from anime_generator.registry.live import Catalogue, LiveRegistry
@@ -74,6 +77,8 @@ async def build(runtime: Runtime[GeneratorSettings]) -> None:
     shift = Shift(desk, host, heart, runner, reporter, *grace, resumable=watch is not None)
     runtime.checks["engine"] = _engine(host, elsewhere=watch is not None)
     await bus.listen(f"anime.ctl.generator.{settings.worker}", partial(handlers.hear, desk))
+    lengths = Lengths(lambda: registry.current)
+    await rpc.serve(bus, {COUNT_TOKENS.at(settings.worker): lengths.answer})
     consumer = worker_consumer(settings.worker)
     runtime.spawn(
         Loop(bus, consumer, partial(handlers.handle, desk), runtime.stop, batch=OFFERS_AT_ONCE).run(), "offers"

@@ -9,6 +9,7 @@ import structlog
 
 from anime_common import db, outbox, rpc, topology
 from anime_common.consume import Loop
+from anime_common.contracts.jobs import PREVIEW_PROMPT
 from anime_common.leader import Leader
 from anime_common.outbox import Inbox, Relay, transaction
 from anime_common.outcomes import Unavailable
@@ -18,6 +19,7 @@ from anime_jobs import books, store
 from anime_jobs.dispatcher import Dispatcher
 from anime_jobs.fleet import Fleet
 from anime_jobs.handlers import HANDLERS, Ledger, dead_command
+from anime_jobs.previewing import Previews
 from anime_jobs.queries import Queries
 from anime_jobs.settings import JobsSettings
 
@@ -66,7 +68,8 @@ async def build(runtime: Runtime[JobsSettings]) -> None:
 
     bus.on_reconnect(dispatcher.topology_changed)
     await bus.listen("anime.tel.generator.*", dispatcher.on_heartbeat)
-    await rpc.serve(bus, queries.table())
+    previews = Previews(pool, fleet, bus, settings.worker_lost_after)
+    await rpc.serve(bus, {**queries.table(), PREVIEW_PROMPT: previews.preview})
     runtime.spawn(lead_relay.run(relay.run), "relay")
     runtime.spawn(lead_scheduler.run(dispatcher.run), "scheduler")
     runtime.spawn(Loop(bus, topology.JOBS_COMMANDS, inbox.handle, stop, on_dead=on_dead).run(), "commands")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from uuid import UUID
 
+from anime_common.contracts.casting import Composition
+from anime_common.contracts.characters import SeedMode
 from anime_common.contracts.generation import (
     MAX_SIDE,
     GenerationRequest,
@@ -16,6 +20,8 @@ from anime_common.contracts.generation import (
 )
 from anime_common.contracts.vocabulary import LoraUse, ModelInfo, Preset, Priority
 from anime_common.outcomes import Refused
+from anime_jobs.composition import Production, compose
+from anime_jobs.fitting import fitted, loras_of
 from anime_jobs.words import notice, unknown_words
 
 TRUSTED_CLIENTS = frozenset({"gateway", "admin"})
@@ -46,23 +52,51 @@ def check_client(client: str, request: GenerationRequest) -> None:
         raise Refused(403, "priority_not_allowed", "this client may use the priorities normal and batch", "priority")
 
 
+def seed_for(request: GenerationRequest, production: Production, project_id: UUID, drawn: int) -> int:
+    """The seed of the first picture: the request's, else as the first character with a policy wants it, else `drawn`.
+
+    Throughout one `scene` of a project such a character keeps one seed; without a scene it is free.
+    """
+    if request.seed is not None:
+        return request.seed
+    for member in production.cast:
+        if member.seed.mode is SeedMode.FIXED and member.seed.seed is not None:
+            return member.seed.seed
+        if member.seed.mode is SeedMode.SCENE and request.scene is not None:
+            digest = hashlib.sha256(f"{project_id}\n{member.id}\n{request.scene}".encode()).digest()
+            return int.from_bytes(digest[:4], "big")
+    return drawn
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """What the pictures are made with, and what became otherwise than asked, for people."""
 
     settings: Settings
+    composition: Composition
+    production: Production
     warnings: tuple[str, ...] = ()
 
 
 def resolve(
-    request: GenerationRequest, model: ModelInfo, prompt: str, negative_prompt: str | None, seed: int
+    request: GenerationRequest,
+    model: ModelInfo,
+    production: Production,
+    words: str,
+    negative_prompt: str | None,
+    seed: int,
 ) -> Resolved:
-    """What the picture will be made with: the request over its preset over the model's defaults.
+    """What the picture will be made with: the request over its characters, its project, its preset, the model.
 
-    Raises Refused (422) naming the field that the model cannot honour and what it allows.
+    `words` and `negative_prompt` are the user's own, perhaps improved. Raises Refused (422) naming the field that the
+    model cannot honour and what it allows; what a project or a character cannot have of it gives way with a warning.
     """
     _check_fields(request, model)
-    preset = _preset(request, model)
+    warnings: list[str] = []
+    production = fitted(production, model, warnings)
+    style, target = production.style, production.target
+    assert target is not None
+    preset = _preset(request.preset or style.preset, model)
     chosen = {
         name: next(
             value for value in (getattr(each, name) for each in (request, preset, model) if each) if value is not None
@@ -73,26 +107,29 @@ def resolve(
         raise _refused(f"the model {model.key} takes at most {model.max_steps} steps", "steps")
     if model.samplers and chosen["sampler"] not in model.samplers:
         raise _refused(f"the model {model.key} has the samplers {', '.join(model.samplers)}", "sampler")
-    warnings: list[str] = []
+    composed = compose(words, negative_prompt, production, target)
+    warnings += composed.warnings
+    prompt = composed.composition.prompt
     width, height = (
-        _side(name, getattr(request, name) or getattr(model, name), model, warnings) for name in ("width", "height")
+        _side(name, next(filter(None, (getattr(each, name) for each in (request, style, model)))), model, warnings)
+        for name in ("width", "height")
     )
-    loras = _loras(request, preset, model, prompt, warnings)
+    loras = _loras(request, (*(preset.loras if preset else ()), *loras_of(production, model)), model, prompt, warnings)
     strength = _strength(request)
     if model.tags and strength != 0:
-        words = {word for lora in model.loras for use in loras if lora.key == use.key for word in lora.trigger_words}
-        if unknown := unknown_words(prompt, {*model.tags, *words}):
+        own = {word for lora in model.loras for use in loras if lora.key == use.key for word in lora.trigger_words}
+        if unknown := unknown_words(prompt, {*model.tags, *own}):
             warnings.append(notice(model.key, unknown, model.tags))
     hires = _hires(request.hires, model, (width, height), chosen["steps"])
     settings = Settings(
         prompt=prompt,
-        negative_prompt=model.negative_prompt if negative_prompt is None else negative_prompt,
+        negative_prompt=composed.composition.negative_prompt,
         model=model.key,
         width=width,
         height=height,
         seed=seed,
         count=request.count,
-        preset=request.preset,
+        preset=preset.name if preset else None,
         loras=loras,
         init_image=request.init_image,
         mask=request.mask,
@@ -102,7 +139,7 @@ def resolve(
         workflow=None if request.workflow is None else workflow_text(request.workflow),
         **chosen,
     )
-    return Resolved(settings, tuple(warnings))
+    return Resolved(settings, composed.composition, production, tuple(warnings))
 
 
 def _refused(text: str, field: str) -> Refused:
@@ -118,14 +155,14 @@ def _check_fields(request: GenerationRequest, model: ModelInfo) -> None:
         raise _refused(f"the model {model.key} draws nothing but what a workflow says: it is needed", "workflow")
 
 
-def _preset(request: GenerationRequest, model: ModelInfo) -> Preset | None:
-    if request.preset is None:
+def _preset(name: str | None, model: ModelInfo) -> Preset | None:
+    if name is None:
         return None
     for preset in model.presets:
-        if preset.name == request.preset:
+        if preset.name == name:
             return preset
     known = ", ".join(preset.name for preset in model.presets) or "none"
-    raise _refused(f"the model {model.key} has no preset {request.preset!r}; it has: {known}", "preset")
+    raise _refused(f"the model {model.key} has no preset {name!r}; it has: {known}", "preset")
 
 
 def _side(name: str, asked: int, model: ModelInfo, warnings: list[str]) -> int:
@@ -140,11 +177,11 @@ def _side(name: str, asked: int, model: ModelInfo, warnings: list[str]) -> int:
 
 
 def _loras(
-    request: GenerationRequest, preset: Preset | None, model: ModelInfo, prompt: str, warnings: list[str]
+    request: GenerationRequest, brought: Iterable[LoraUse], model: ModelInfo, prompt: str, warnings: list[str]
 ) -> tuple[LoraUse, ...]:
-    """The LoRAs of the preset and of the request, by key: the order in which they are named changes nothing."""
+    """The LoRAs that come along and those of the request, by key: the order in which they are named changes nothing."""
     known = {lora.key: lora for lora in model.loras}
-    uses = {use.key: use for use in (preset.loras if preset else ())}
+    uses = {use.key: use for use in brought}
     for index, asked in enumerate(request.loras):
         lora = known.get(asked.key)
         if lora is None:

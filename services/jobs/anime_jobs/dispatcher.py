@@ -253,9 +253,10 @@ class Dispatcher:
         if not models:
             return []
         by_key = {info.key: info for info in models}
+        wanted = [record.job.request.model or record.production.style.model for record in unsettled]
         return [
-            (record, ModelAnnounced(by_key.get(record.job.request.model) if record.job.request.model else models[0]))
-            for record in unsettled
+            (record, ModelAnnounced(by_key.get(key) if key else models[0]))
+            for record, key in zip(unsettled, wanted, strict=True)
         ]
 
     async def _advance(self, connection: store.Connection, inputs: Sequence[tuple[Record, object]]) -> None:

@@ -29,8 +29,7 @@ from anime_common.contracts.jobs import (
     RetryJob,
     SubmitJob,
 )
-from anime_common.contracts.projects import ProjectState
-from anime_common.contracts.vocabulary import JobState, ModelInfo
+from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import TOKEN, Message, Outgoing
 from anime_common.outcomes import Refused, not_found
 from anime_common.tracing import current_traceparent
@@ -40,6 +39,7 @@ from anime_jobs.changes import moment, outgoing
 from anime_jobs.codes import new_code
 from anime_jobs.metrics import ENDED, SUBMITTED
 from anime_jobs.model import Moment, Record, optimize
+from anime_jobs.preparing import prepare
 
 if TYPE_CHECKING:
     from anime_common.pull import Pulled
@@ -101,18 +101,9 @@ def _replayed(ledger: Ledger, existing: Record, fingerprint: str, command_id: st
 
 async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: str, at: Moment) -> Record:
     request = command.request
-    project = await books.project(request.project)
-    if project is None:
-        text = f"there is no project {request.project!r}: make it first, or leave the field out for 'default'"
-        raise Refused(422, "unknown_project", text, "project")
-    if project.state is ProjectState.ARCHIVED:
-        raise Refused(422, "project_archived", f"the project {project.slug!r} is archived", "project")
-    seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
-    model = _model_for(request.model, await books.models())
-    resolved = None
-    if model is not None:
-        resolved = admission.resolve(request, model, request.prompt, request.negative_prompt, seed)
+    found = await prepare(books, request, secrets.randbelow(2**32))
     preparing = request.optimize
+    resolved = found.resolved
     job = Job(
         id=command.job_id,
         code=new_code(),
@@ -120,11 +111,12 @@ async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: 
         epoch=ledger.epoch,
         state=JobState.PREPARING if preparing else JobState.QUEUED,
         client=client,
-        project_id=project.id,
-        project=project.slug,
+        project_id=found.project.id,
+        project=found.project.slug,
         priority=request.priority,
         request=request,
         settings=resolved.settings if resolved else None,
+        composition=resolved.composition if resolved else None,
         warnings=resolved.warnings if resolved else (),
         not_before=request.not_before,
         message=None if resolved else "waits for a worker that knows its model",
@@ -137,22 +129,11 @@ async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: 
         request_hash=admission.request_hash(client, request),
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        seed=seed,
+        seed=found.seed,
         traceparent=current_traceparent(),
+        production=found.production,
         deadline=at.now + timedelta(seconds=at.policy.prepare_nudge) if preparing else None,
     )
-
-
-def _model_for(key: str | None, known: Sequence[ModelInfo]) -> ModelInfo | None:
-    """The model of a request; None while no worker has ever announced any. Raises Refused for one nobody knows."""
-    if not known:
-        return None
-    if key is None:
-        return known[0]
-    for info in known:
-        if info.key == key:
-            return info
-    raise Refused(422, "unknown_model", f"no worker knows {key!r}; known: {', '.join(i.key for i in known)}", "model")
 
 
 async def on_command(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:

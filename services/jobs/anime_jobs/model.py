@@ -42,6 +42,7 @@ from anime_common.contracts.vocabulary import JobError, JobState, ModelInfo, Pha
 from anime_common.messages import Message
 from anime_common.outcomes import Refused
 from anime_jobs.admission import resolve
+from anime_jobs.composition import Production, Target, compose
 
 
 class IllegalTransition(Exception):
@@ -90,6 +91,7 @@ class Record:
     filing_date: date | None = None
     end_as: JobState = JobState.COMPLETED
     run_alone: bool = False
+    production: Production = field(default_factory=Production)
 
     @property
     def state(self) -> JobState:
@@ -255,11 +257,15 @@ def _try_again(
 
 def _prepared(record: Record, moment: Moment, note: str) -> Decision:
     settings = record.job.settings
-    if settings is not None:
-        settings = settings.model_copy(
-            update={"prompt": record.prompt, "negative_prompt": record.negative_prompt or settings.negative_prompt}
-        )
-    return _queue(record, moment, None, prompt_note=note, settings=settings)
+    if settings is None:
+        return _queue(record, moment, None, prompt_note=note)
+    # Echo has looked at the user's own words: what stands around them is composed anew.
+    target = record.production.target or Target(default_negative=settings.negative_prompt)
+    found = compose(record.prompt, record.negative_prompt, record.production, target)
+    composed = found.composition
+    settings = settings.model_copy(update={"prompt": composed.prompt, "negative_prompt": composed.negative_prompt})
+    warnings = tuple(dict.fromkeys((*record.job.warnings, *found.warnings)))
+    return _queue(record, moment, None, prompt_note=note, settings=settings, composition=composed, warnings=warnings)
 
 
 def _optimized(record: Record, message: PromptOptimized, moment: Moment) -> Decision:
@@ -300,14 +306,17 @@ def _announced(record: Record, message: ModelAnnounced, moment: Moment) -> Decis
     """Settle what the picture is made with, now that the model is known."""
     request = record.job.request
     if message.model is None:
-        text = f"no worker knows the model {request.model!r}"
+        text = f"no worker knows the model {request.model or record.production.style.model!r}"
         return _fail(record, moment, JobError(code="unknown_model", message=text))
     try:
-        resolved = resolve(request, message.model, record.prompt, record.negative_prompt, record.seed)
+        resolved = resolve(
+            request, message.model, record.production, record.prompt, record.negative_prompt, record.seed
+        )
     except Refused as refusal:
         return _fail(record, moment, JobError(code=refusal.code, message=f"{refusal.field}: {refusal.message}"))
-    known = {"settings": resolved.settings, "warnings": resolved.warnings}
-    new, event = changed(record, moment, JobUpdated, **known, message=None)
+    known = {"settings": resolved.settings, "composition": resolved.composition, "warnings": resolved.warnings}
+    settled = replace(record, production=resolved.production)
+    new, event = changed(settled, moment, JobUpdated, **known, message=None)
     return new, [event]
 
 

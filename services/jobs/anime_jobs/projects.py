@@ -19,6 +19,7 @@ from anime_common.contracts.projects import (
     ProjectChanges,
     ProjectPage,
     ProjectQuery,
+    ProjectRef,
     ProjectState,
     ProjectStyle,
     UpdateProject,
@@ -70,9 +71,9 @@ async def _existing(connection: Connection, ref: str, *, update: bool = False) -
     return found
 
 
-async def get(connection: Connection, ref: str) -> Project:
+async def get(connection: Connection, question: ProjectRef) -> Project:
     """A project; raises Refused (404)."""
-    return await _existing(connection, ref)
+    return await _existing(connection, question.project)
 
 
 async def create(connection: Connection, question: CreateProject, epoch: int) -> tuple[Project, list[Outgoing]]:

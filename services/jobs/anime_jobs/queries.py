@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from anime_common import outbox
+from anime_common.contracts import characters as casting
 from anime_common.contracts import jobs as contract
 from anime_common.contracts import projects as production
+from anime_common.contracts.characters import CharacterRef
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.jobs import (
     Catalogue,
@@ -32,7 +34,7 @@ from anime_common.contracts.vocabulary import JobState
 from anime_common.outbox import transaction
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
-from anime_jobs import line, projects, roster, store
+from anime_jobs import characters, line, projects, roster, store
 from anime_jobs.fleet import Fleet, View, free_workers
 from anime_jobs.profile import profile
 from anime_jobs.queue import PLACES, entries, view
@@ -72,10 +74,19 @@ class Queries:
             contract.GET_PROFILE: self.profile,
             contract.GET_STATS: self.stats,
             production.CREATE_PROJECT: self._changing(projects.create),
-            production.GET_PROJECT: self.get_project,
-            production.LIST_PROJECTS: self.list_projects,
+            production.GET_PROJECT: self._reading(projects.get),
+            production.LIST_PROJECTS: self._reading(projects.listing),
             production.UPDATE_PROJECT: self._changing(projects.update),
             production.DELETE_PROJECT: self._changing(projects.delete),
+            casting.CREATE_CHARACTER: self._changing(characters.create),
+            casting.GET_CHARACTER: self._reading(characters.find),
+            casting.LIST_CHARACTERS: self._reading(characters.listing),
+            casting.UPDATE_CHARACTER: self._changing(characters.update),
+            casting.DELETE_CHARACTER: self._changing(characters.delete),
+            casting.LIST_VERSIONS: self._reading(characters.versions),
+            casting.GET_VERSION: self._reading(characters.version),
+            casting.USE_VERSION: self._changing(characters.use),
+            casting.COMPARE_VERSIONS: self._reading(characters.compare),
         }
 
     def changed(self) -> None:
@@ -90,6 +101,13 @@ class Queries:
             if outgoing:
                 self.committed()
             return found
+
+        return answer
+
+    def _reading(self, read: Callable[..., Any]) -> Answerer:
+        async def answer(question: Any) -> Any:
+            async with transaction(self.pool) as connection:
+                return await read(connection, question)
 
         return answer
 
@@ -123,11 +141,16 @@ class Queries:
                 if found is None:
                     raise Refused(422, "unknown_project", f"there is no project {query.project!r}", "project")
                 project = found.id
+            appears = None
+            if query.character is not None:
+                ref = CharacterRef(character=query.character, project=query.project)
+                appears = (await characters.find(connection, ref)).id
             records = await store.page(
                 connection,
                 states=[state.value for state in query.state],
                 project=project,
                 client=query.client,
+                character=appears,
                 after=after,
                 limit=query.limit + 1,
             )
@@ -267,16 +290,6 @@ class Queries:
             outbox=pending,
             scheduler=self.leading(),
         )
-
-    async def get_project(self, question: production.ProjectRef) -> production.Project:
-        """One project."""
-        async with transaction(self.pool) as connection:
-            return await projects.get(connection, question.project)
-
-    async def list_projects(self, query: production.ProjectQuery) -> production.ProjectPage:
-        """Projects by slug."""
-        async with transaction(self.pool) as connection:
-            return await projects.listing(connection, query)
 
 
 def _status(heartbeat: Heartbeat) -> str:

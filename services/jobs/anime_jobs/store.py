@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from anime_common.contracts.generator import AttemptFailed, AttemptFinished
 from anime_common.contracts.jobs import Job
 from anime_common.contracts.vocabulary import JobState, NodeCost, Phase, StagedOutput
+from anime_jobs.composition import Production
 from anime_jobs.model import Record
 from anime_jobs.profile import Spent
 
@@ -21,7 +22,7 @@ Connection = Any
 
 _STAGED: TypeAdapter[tuple[StagedOutput, ...]] = TypeAdapter(tuple[StagedOutput, ...])
 
-_JSON = frozenset({"request", "settings", "outputs", "timings", "warnings", "error", "reached"})
+_JSON = frozenset({"request", "settings", "composition", "outputs", "timings", "warnings", "error", "reached"})
 # fmt: off
 _PUBLIC = (
     "id", "code", "version", "epoch", "state", "client", "project_id", "priority", "prompt_note", "not_before",
@@ -33,8 +34,8 @@ _PRIVATE = (
     "next_try_at", "filing_date", "run_alone",
 )
 # fmt: on
-_OWN = frozenset({*_PRIVATE, "staged", "end_as"})
-_COLUMNS = (*_PUBLIC, *sorted(_JSON), *_PRIVATE, "staged", "end_as")
+_OWN = frozenset({*_PRIVATE, "staged", "end_as", "production"})
+_COLUMNS = (*_PUBLIC, *sorted(_JSON), *_PRIVATE, "staged", "end_as", "production")
 _FIXED = frozenset(
     {
         "id",
@@ -84,6 +85,8 @@ def _values(record: Record, names: Sequence[str]) -> list[Any]:
 def _value(record: Record, name: str) -> Any:
     if name == "staged":
         return _STAGED.dump_python(record.staged, mode="json")
+    if name == "production":
+        return record.production.model_dump(mode="json", exclude_defaults=True)
     value = _raw(record, name)
     return value.value if isinstance(value, JobState) else value
 
@@ -92,7 +95,9 @@ def _record(row: Mapping[str, Any]) -> Record:
     public = {name: row[name] for name in (*_PUBLIC, *_JSON, "project")}
     private = {name: row[name] for name in _PRIVATE}
     staged = _STAGED.validate_python(row["staged"])
-    return Record(job=Job.model_validate(public), staged=staged, end_as=JobState(row["end_as"]), **private)
+    production = Production.model_validate(row["production"], extra="ignore")
+    job = Job.model_validate(public, extra="ignore")
+    return Record(job=job, staged=staged, end_as=JobState(row["end_as"]), production=production, **private)
 
 
 async def epoch(connection: Connection) -> int:
@@ -131,6 +136,8 @@ async def insert(connection: Connection, records: Sequence[Record]) -> None:
     if len(rows) < len(records):
         taken = {record.job.id for record in records} - {row["id"] for row in rows}
         raise Conflict(f"the id or the code of these jobs is taken: {', '.join(map(str, taken))}")
+    cast = [(record.job.id, member.id, member.version) for record in records for member in record.production.cast]
+    await _each(connection, "INSERT INTO job_characters (job_id, character_id, version) VALUES ($1, $2, $3)", cast)
 
 
 async def save(connection: Connection, changes: Iterable[tuple[Record, Record]]) -> None:
@@ -335,14 +342,17 @@ async def page(
     states: Sequence[str],
     project: UUID | None,
     client: str | None,
+    character: UUID | None,
     after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[Record]:
     """Jobs, newest first, after a (created_at, id) position."""
     rows = await connection.fetch(
-        f"{_SELECT} WHERE ($1::text[] = '{{}}' OR j.state = ANY($1)) AND ($2::uuid IS NULL OR j.project_id = $2)"
+        f"{_SELECT} WHERE"  # noqa: S608 - our own text
+        " ($1::text[] = '{}' OR j.state = ANY($1)) AND ($2::uuid IS NULL OR j.project_id = $2)"
         " AND ($3::text IS NULL OR j.client = $3)"
         " AND ($4::timestamptz IS NULL OR (j.created_at, j.id) < ($4, $5))"
+        " AND ($7::uuid IS NULL OR j.id IN (SELECT c.job_id FROM job_characters c WHERE c.character_id = $7))"
         " ORDER BY j.created_at DESC, j.id DESC LIMIT $6",
         list(states),
         project,
@@ -350,6 +360,7 @@ async def page(
         after[0] if after else None,
         after[1] if after else None,
         limit,
+        character,
     )
     return [_record(row) for row in rows]
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationInfo, field_validator
 
+from anime_common.contracts.casting import Cast
 from anime_common.contracts.vocabulary import (
     LoraUse,
     ModelKey,
@@ -95,9 +96,15 @@ class GenerationRequest(Request):
     prompt: Annotated[PromptText, AfterValidator(not_blank)] = Field(
         description="What to draw: tags or prose.", examples=["1girl, blue hair, twintails, smile, classroom"]
     )
-    negative_prompt: PromptText | None = Field(None, description="What must not appear; default: the model's.")
+    negative_prompt: PromptText | None = Field(
+        None, description="What must not appear; default: the project's, else the model's."
+    )
     project: Name = Field("default", description="Id or slug of the project the pictures are filed under.")
-    model: ModelKey | None = Field(None, description="Key of a model in the registry; default: the workers' default.")
+    characters: Cast = Field((), description="Who appears, in this order: names, or names with what is asked of them.")
+    scene: Name | None = Field(None, description="Label of a scene: characters may keep one seed throughout it.")
+    model: ModelKey | None = Field(
+        None, description="Key of a model in the registry; default: the project's, else the workers' default."
+    )
     preset: PresetRef | None = Field(None, description="Name of a preset of the model, such as fast.")
     width: Side | None = Field(None, description="Pixels, rounded to what the model draws; default: the model's.")
     height: Side | None = Field(None, description="Pixels, rounded to what the model draws; default: the model's.")

@@ -14,13 +14,15 @@ from anime_common.contracts.vocabulary import (
     EmbeddingInfo,
     LoraInfo,
     ModelInfo,
+    ModelKey,
     NodeCost,
     Phase,
     Prose,
     Reached,
     StagedOutput,
 )
-from anime_common.messages import Kind, Message, Model
+from anime_common.messages import Kind, Message, Model, Request
+from anime_common.rpc_contract import Rpc
 
 PREVIEWS = "anime.tel.preview.{job_id}.{attempt_id}"
 """Where a worker shows the picture in work: a small JPEG every few steps, nothing around it."""
@@ -289,3 +291,31 @@ class Control(Message, wire="ctl.generator", kind=Kind.CONTROL, subject="anime.c
 
     worker: str = Field(description="Name of the worker.")
     order: Action = Field(description="What to do.")
+
+
+class TokensQuestion(Request):
+    """How long texts are for a model of this worker."""
+
+    model: ModelKey = Field(description="Key of the model.")
+    texts: Annotated[tuple[Annotated[str, Field(max_length=20_000)], ...], Field(min_length=1, max_length=8)] = Field(
+        description="The texts."
+    )
+
+
+class TokenCount(Model):
+    """How long a text is for a model."""
+
+    tokens: int = Field(description="How many tokens it has.")
+    window: int = Field(description="How many the model reads at a time; 0: all there are.")
+    windows: tuple[int, ...] = Field((), description="How many stand in each window that it fills.")
+
+
+class TokensAnswer(Model):
+    """How long texts are, by the model's own tokenizer."""
+
+    tokenizer: str = Field(description="What counted.")
+    counts: tuple[TokenCount, ...] = Field(description="One for each text, in their order.")
+
+
+COUNT_TOKENS = Rpc("generator", "tokens", TokensQuestion, TokensAnswer, "{worker}")
+"""Asked of one worker: `COUNT_TOKENS.at(name)`."""

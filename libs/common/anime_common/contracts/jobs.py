@@ -9,8 +9,9 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
+from anime_common.contracts.casting import Composition
 from anime_common.contracts.generation import GenerationRequest, Settings
-from anime_common.contracts.generator import Heartbeat
+from anime_common.contracts.generator import Heartbeat, TokenCount
 from anime_common.contracts.vocabulary import (
     Cursor,
     Day,
@@ -54,6 +55,9 @@ class Job(Model):
     priority: Priority = Field(description="Priority class.")
     request: GenerationRequest = Field(description="What was asked for, as it was sent.")
     settings: Settings | None = Field(None, description="Absent until a model is known.")
+    composition: Composition | None = Field(
+        None, description="What its prompt is composed of, once a model is known; settings have the outcome."
+    )
     prompt_note: str | None = Field(None, description="What Echo did to the prompt, or why it did not.")
     not_before: datetime | None = Field(None, description="Earliest start.")
     paused: bool = Field(False, description="Whether it waits until it is resumed.")
@@ -320,6 +324,32 @@ class Catalogue(Model):
     items: tuple[CatalogueEntry, ...] = Field(description="The models, the default first.")
 
 
+class PreviewQuestion(Request):
+    """What would be drawn for a request."""
+
+    request: GenerationRequest = Field(description="As it would be submitted.")
+
+
+class PromptLength(Model):
+    """How long a prompt is, by its model's own tokenizer; or why that is not known."""
+
+    tokenizer: str | None = Field(None, description="What counted.")
+    prompt: TokenCount | None = Field(None, description="Of the prompt.")
+    negative_prompt: TokenCount | None = Field(None, description="Of the negative prompt.")
+    unknown: str | None = Field(None, description="Why nothing was counted.")
+
+
+class PromptPreview(Model):
+    """What a job of a request would be accepted with."""
+
+    composition: Composition = Field(description="What its prompt is composed of.")
+    settings: Settings = Field(
+        description="What its pictures would be made with; a seed that is drawn at random is new each time."
+    )
+    warnings: tuple[str, ...] = Field((), description="What becomes otherwise than asked, for people.")
+    length: PromptLength = Field(description="How long its prompts are.")
+
+
 class JobQuestion(Request):
     """Names a job by id or code."""
 
@@ -332,6 +362,7 @@ class JobQuery(Request):
     state: tuple[JobState, ...] = Field((), description="Jobs in one of these states; empty: all.")
     project: Name | None = Field(None, description="Jobs of this project (id or slug).")
     client: Name | None = Field(None, description="Jobs that this client submitted.")
+    character: Name | None = Field(None, description="Jobs in which this character appears (id or slug).")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most jobs of a page.")
     cursor: Cursor | None = Field(None, description="The `next` of the page before.")
 
@@ -362,3 +393,4 @@ GET_WORKERS = Rpc("jobs", "generators", Empty, Workers)
 GET_PROFILE = Rpc("jobs", "profile", ProfileQuestion, Profile)
 GET_CATALOGUE = Rpc("jobs", "models", Empty, Catalogue)
 GET_STATS = Rpc("jobs", "stats", Empty, LedgerStats)
+PREVIEW_PROMPT = Rpc("jobs", "preview_prompt", PreviewQuestion, PromptPreview)

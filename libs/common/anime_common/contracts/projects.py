@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from anime_common.contracts.casting import PromptPart
 from anime_common.contracts.generation import MAX_LORAS, LoraRequest, PresetRef, Side
 from anime_common.contracts.vocabulary import (
     Cursor,
@@ -50,9 +51,6 @@ Title = Annotated[
 """What people call a project, a character or a batch."""
 Description = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
 Loras = Annotated[tuple[LoraRequest, ...], Field(max_length=MAX_LORAS)]
-PROMPT_PART = 1000
-"""Characters of a text that is put before or after somebody's own words."""
-PromptPart = Annotated[str, Field(strict=True, max_length=PROMPT_PART), AfterValidator(printable)]
 
 
 class Changes(Request):

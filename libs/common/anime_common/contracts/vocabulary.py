@@ -255,6 +255,7 @@ class ModelInfo(Model):
     loras: tuple[LoraInfo, ...] = Field((), description="LoRAs that fit it, as far as a worker has them.")
     embeddings: tuple[EmbeddingInfo, ...] = Field((), description="Textual-inversion embeddings that fit it.")
     tags: tuple[str, ...] = Field((), description="The only tags that it knows; empty: any words.")
+    breaks: bool = Field(False, description="Whether BREAK in a prompt begins a new window of its text encoder.")
     licence: str = Field("", description="Under which terms it may be used.")
     size: int = Field(0, description="Bytes of its files.")
     memory: int = Field(0, description="Bytes of memory that it is expected to take; 0: not known.")

@@ -31,6 +31,7 @@ EVENTS = {
     "progress": "Progress",
     "file": "FileData",
     "project": "ProjectData",
+    "character": "CharacterData",
     "queue": "QueueState",
     "reset": "ResetData",
 }

@@ -16,6 +16,10 @@ FIELDS = ("prompt", "negative_prompt", "width", "height", "steps", "guidance", "
 """The fields of a request that every model of this generator honours."""
 
 
+WEIGHING = frozenset({"diffusers", "noop"})
+"""Engines that read prompts as `anime_common.prompts.syntax` says: with weights and BREAK."""
+
+
 class LoraSpec(Model):
     """A LoRA. `stamp` changes with its file."""
 
@@ -128,6 +132,7 @@ class ModelSpec(Model):
             fields=self.honours or (*FIELDS, *honoured),
             presets=self.presets,
             tags=self.tags,
+            breaks=self.engine in WEIGHING,
             licence=self.licence,
             size=self.size,
             memory=self.memory,
