@@ -94,7 +94,7 @@ class TestTheUsersWordsWin:
             ("(blue hair:1.3)", "silver hair", "hair colour is blue"),
             ("her hair is black", "silver hair", "hair colour is black"),
             ("short hair", "long hair", "hair length is short"),
-            ("green eyes", "red eyes", "eyes colour is green"),
+            ("green eyes", "red eyes", "eye colour is green"),
             ("wearing a red kimono", "school uniform", "outfit is kimono"),
             ("no school uniform", "school uniform", "do not want it"),
             ("red eyes", "red eyes", "already"),

@@ -22,6 +22,11 @@ from anime_common.messages import Model
 
 Prompt = Annotated[str, typer.Argument(help="What to draw: tags or prose.", show_default=False)]
 Project = Annotated[str | None, typer.Option("--project", "-P", help="Project (slug or id) to file under.")]
+Characters = Annotated[
+    list[str] | None,
+    typer.Option("--character", "-c", metavar="NAME[@VERSION]", help="Who appears; may be repeated, in their order."),
+]
+Scene = Annotated[str | None, typer.Option(help="Label of a scene, throughout which characters may keep one seed.")]
 ModelKey = Annotated[str | None, typer.Option("--model", "-m", help="Model; see `anime models`.")]
 Width = Annotated[int | None, typer.Option(help="Pixels.")]
 Height = Annotated[int | None, typer.Option(help="Pixels.")]
@@ -109,6 +114,8 @@ def generate(
     prompt: Prompt,
     *,
     project: Project = None,
+    character: Characters = None,
+    scene: Scene = None,
     model: ModelKey = None,
     width: Width = None,
     height: Height = None,
@@ -140,6 +147,7 @@ def generate(
     """Make pictures from a prompt. What is left out takes the model's defaults."""
     wanted = {
         "project": project,
+        "scene": scene,
         "model": model,
         "width": width,
         "height": height,
@@ -161,6 +169,8 @@ def generate(
 
     async def work() -> None:
         more = _enlarging(hires, upscale, upscaler, None if original else strength)
+        if character:
+            more["characters"] = [character_of(each) for each in character]
         if lora:
             more["loras"] = [lora_of(each) for each in lora]
         if workflow is not None:
@@ -199,6 +209,16 @@ def _enlarging(
     if upscale is not None:
         found["upscale"] = _given({"factor": upscale, "upscaler": upscaler})
     return found
+
+
+def character_of(text: str) -> dict[str, Any]:
+    """`NAME` or `NAME@VERSION`; raises CliError when the version is no number."""
+    name, at, version = text.partition("@")
+    if not at:
+        return {"character": name}
+    if not version.isdecimal():
+        raise CliError(ExitStatus.USAGE, f"--character {text}: the version {version!r} is no number")
+    return {"character": name, "version": int(version)}
 
 
 def lora_of(text: str) -> dict[str, Any]:

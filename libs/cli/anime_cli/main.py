@@ -12,6 +12,8 @@ import structlog
 import typer
 
 from anime_cli import (
+    characters,
+    compose,
     dead,
     demo,
     doctor,
@@ -88,6 +90,8 @@ app.command()(jobs.watch)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
 app.add_typer(projects.app, name="projects")
+app.add_typer(characters.app, name="characters")
+app.command()(compose.compose)
 app.add_typer(files.app, name="files")
 app.command()(upload.upload)
 app.command()(profile.profile)

@@ -101,9 +101,10 @@ def _after(words: Sequence[str], place: int) -> list[str]:
 
 
 def _of_noun(noun: str, said: Sequence[str]) -> Iterator[Claim]:
+    thing = "eye" if noun == "eyes" else noun
     for word in said:
         if word in COLOURS and (noun == "skin" or word not in SHADES):
-            yield Claim(f"{noun} colour", {"tanned": "tan", "golden": "gold"}.get(word, word))
+            yield Claim(f"{thing} colour", {"tanned": "tan", "golden": "gold"}.get(word, word))
         if noun == "hair" and word in HAIR_LENGTHS:
             yield Claim("hair length", word)
 
