@@ -24,6 +24,7 @@ PARAMETERS = {
     "attempt_id": "The attempt (UUID).",
     "command_id": "The ce-id of the command that is answered.",
     "project_id": "The project (UUID).",
+    "batch_id": "The batch (UUID).",
     "character_id": "The character (UUID).",
     "file_id": "The file (UUID).",
     "worker": "The name of the worker.",

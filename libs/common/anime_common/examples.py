@@ -18,7 +18,18 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from anime_common.contracts import casting, characters, echo, files, generation, generator, jobs, projects, vocabulary
+from anime_common.contracts import (
+    batches,
+    casting,
+    characters,
+    echo,
+    files,
+    generation,
+    generator,
+    jobs,
+    projects,
+    vocabulary,
+)
 from anime_common.contracts.vocabulary import JobState
 
 M = TypeVar("M", bound=BaseModel)
@@ -222,6 +233,43 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
         "added": ["short hair"],
         "removed": ["long hair"],
     },
+    batches.Axis: {"name": "hair", "values": ["silver hair", "black hair"]},
+    batches.Batch: {
+        "code": "b4k7m2p9",
+        "name": "Hair and scenes",
+        "total": 4,
+        "counts": {"completed": 3, "running": 1},
+        "percent": 75.0,
+        "sheet": None,
+        "ended_at": None,
+        "paused": False,
+    },
+    batches.SheetPlan: {
+        "title": "Hair and scenes",
+        "column_axis": "hair",
+        "columns": ["silver hair", "black hair"],
+        "row_axis": "scene",
+        "rows": ["rooftop", "classroom"],
+    },
+    batches.SheetCell: {"row": 0, "column": 1, "label": ""},
+    batches.BatchEnded: {"batch": {"ended_at": "2026-03-01T12:00:11Z", "percent": 100.0, "counts": {"completed": 4}}},
+    batches.NewBatch: {
+        "name": "Hair and scenes",
+        "request": {"prompt": "1girl, {hair}, {scene}", "priority": "batch", "loras": []},
+        "prompts": [],
+        "variables": {"hair": ["silver hair", "black hair"], "scene": ["rooftop", "classroom"]},
+        "casts": [],
+        "vary": {"steps": [4, 12]},
+        "seeds": [],
+        "count": 2,
+        "dynamic": None,
+        "sheet": {"columns": "hair", "rows": "scene"},
+        "not_before": None,
+    },
+    batches.Dynamic: {"choose": "all", "count": None, "seed": None},
+    batches.Sample: {"prompt": "1girl, silver hair, rooftop", "labels": {"hair": "silver hair", "scene": "rooftop"}},
+    batches.RetryBatch: {"code": "out_of_memory"},
+    batches.BatchRef: {"batch": "b4k7m2p9"},
     vocabulary.JobError: {"code": "out_of_memory", "message": "the card has too little memory", "retryable": False},
     vocabulary.LoraUse: {"key": "ink-style", "weight": 0.7},
     vocabulary.LoraInfo: {"key": "ink-style", "title": "Ink style", "family": "sd15", "trigger_words": ["ink style"]},

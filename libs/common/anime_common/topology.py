@@ -97,6 +97,7 @@ FILES_LEDGER = Consumer(
         "anime.evt.jobs.failed.*",
         "anime.evt.jobs.cancelled.*",
         "anime.evt.jobs.project_changed.*",
+        "anime.evt.jobs.batch_ended.*",
     ),
     ack_wait=15.0,
 )
@@ -247,6 +248,9 @@ GATEWAY = User(
         *_questions("jobs", "get", "list", "queue", "generators", "models", "stats", "profile"),
         *_questions("jobs", *(f"{verb}_project" for verb in ("create", "get", "update", "delete")), "list_projects"),
         *_questions("jobs", *(f"{verb}_character" for verb in ("create", "get", "update", "delete"))),
+        *_questions(
+            "jobs", *(f"{verb}_batch" for verb in ("create", "get", "update", "cancel", "retry")), "list_batches"
+        ),
         *_questions("jobs", "list_characters", "list_character_versions", "preview_prompt"),
         *_questions(
             "jobs", *(f"{verb}_character_version{s}" for verb, s in (("get", ""), ("use", ""), ("compare", "s")))

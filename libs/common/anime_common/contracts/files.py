@@ -150,6 +150,30 @@ class FileRestored(Message, wire="files.restored", kind=Kind.EVENT, subject="ani
     file: FileView = Field(description="The file as it is now.")
 
 
+class SheetMade(Message, wire="files.sheet_made", kind=Kind.EVENT, subject="anime.evt.files.sheet_made.{batch_id}"):
+    """The contact sheet of a batch lies in the library."""
+
+    identity: ClassVar[str] = "{epoch}:{type}:{batch_id}:{batch_version}"
+
+    batch_id: UUID = Field(description="The batch.")
+    batch_version: int = Field(description="Version of the batch that it shows.")
+    epoch: int = Field(description="As in the event that asked for it.")
+    file: FileView = Field(description="The sheet.")
+
+
+class SheetFailed(
+    Message, wire="files.sheet_failed", kind=Kind.EVENT, subject="anime.evt.files.sheet_failed.{batch_id}"
+):
+    """No contact sheet could be made of a batch; its pictures are not touched by that."""
+
+    identity: ClassVar[str] = "{epoch}:{type}:{batch_id}:{batch_version}"
+
+    batch_id: UUID = Field(description="The batch.")
+    batch_version: int = Field(description="Version of the batch that it would have shown.")
+    epoch: int = Field(description="As in the event that asked for it.")
+    reason: Prose = Field(description="Why, for people.")
+
+
 Tag = Annotated[
     str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=64), AfterValidator(printable)
 ]
