@@ -12,6 +12,7 @@ import structlog
 import typer
 
 from anime_cli import (
+    batches,
     characters,
     compose,
     dead,
@@ -89,6 +90,8 @@ app.command()(jobs.jobs)
 app.command()(jobs.watch)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
+app.command()(batches.batch)
+app.add_typer(batches.app, name="batches")
 app.add_typer(projects.app, name="projects")
 app.add_typer(characters.app, name="characters")
 app.command()(compose.compose)

@@ -16,11 +16,24 @@ from anime_gateway.deps import Gateway
 from anime_gateway.documents import document
 from anime_gateway.doors import Doors
 from anime_gateway.public import BASE
-from anime_gateway.routes import characters, events, files, jobs, page, projects, prompts, session, system, uploads
+from anime_gateway.routes import (
+    batches,
+    characters,
+    events,
+    files,
+    jobs,
+    page,
+    projects,
+    prompts,
+    session,
+    system,
+    uploads,
+)
 
-API = (jobs, events, projects, characters, files, uploads, prompts, session, system)
+API = (jobs, batches, events, projects, characters, files, uploads, prompts, session, system)
 TAGS = [
     {"name": "jobs", "description": "From a prompt to pictures."},
+    {"name": "batches", "description": "Many jobs at once."},
     {"name": "events", "description": "What happens, as it happens."},
     {"name": "projects", "description": "The folders of jobs and files."},
     {"name": "characters", "description": "Who recurs in pictures."},

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from anime_common.contracts.batches import BatchChanges, NewBatch
 from anime_common.contracts.characters import CharacterChanges, NewCharacter
 from anime_common.contracts.echo import OptimizeQuestion
 from anime_common.contracts.files import FileChanges
@@ -20,6 +21,8 @@ from anime_common.contracts.vocabulary import Progress
 from anime_gateway.access import COOKIE
 from anime_gateway.problems import MEDIA_TYPE, Problem
 from anime_gateway.public import (
+    BatchData,
+    BatchRetry,
     CharacterData,
     CharacterReplacement,
     FileData,
@@ -34,6 +37,7 @@ from anime_gateway.rights import needed
 
 UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
     *(Problem, GenerationRequest, JobChanges, NewProject, ProjectChanges, ProjectReplacement, FileChanges),
+    *(NewBatch, BatchChanges, BatchRetry, BatchData),
     *(NewCharacter, CharacterChanges, CharacterReplacement, CharacterData),
     *(OptimizeQuestion, SignIn, JobData, FileData, ProjectData, SnapshotData, ResetData, QueueState, Progress),
 )

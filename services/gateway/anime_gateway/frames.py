@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from anime_common.contracts.batches import BatchChanged, BatchEnded
 from anime_common.contracts.characters import CharacterChanged
 from anime_common.contracts.files import (
     Filed,
@@ -20,7 +21,7 @@ from anime_common.contracts.files import (
 from anime_common.contracts.jobs import Job, JobEvent, JobFiling, JobView
 from anime_common.contracts.projects import ProjectChanged
 from anime_common.messages import Message
-from anime_gateway.public import CharacterData, FileData, JobData, ProjectData, with_urls
+from anime_gateway.public import BatchData, CharacterData, FileData, JobData, ProjectData, batch_view, with_urls
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -103,12 +104,9 @@ def frame_of(message: Message, cursor: Cursor, serial: int, view_of: Callable[[J
             view = view_of(message.job)
             data = encode(JobData(type=message.wire.removeprefix("jobs."), job=view))
             return Frame("job", data, serial=serial, cursor=cursor, job_id=view.id, view=view)
-        case ProjectChanged():
-            project = ProjectData(type="deleted" if message.deleted else "changed", project=message.project)
-            return Frame("project", encode(project), serial=serial, cursor=cursor)
-        case CharacterChanged():
-            character = CharacterData(type="deleted" if message.deleted else "changed", character=message.character)
-            return Frame("character", encode(character), serial=serial, cursor=cursor)
+        case ProjectChanged() | CharacterChanged() | BatchChanged() | BatchEnded():
+            name, made = _production(message)
+            return Frame(name, encode(made), serial=serial, cursor=cursor)
         case Filed() | FilingFailed() | FileUploaded() | FileUpdated() | FileTrashed() | FileRestored() | FileDeleted():
             file = _file_data(message)
             return Frame("file", encode(file), serial=serial, cursor=cursor, job_id=file.job_id)
@@ -132,3 +130,19 @@ def _file_data(
             return FileData.model_validate({**kind, "job_id": file.job_id, "file_id": file.id, "file": file})
         case FileDeleted():
             return FileData(type="deleted", job_id=message.job_id, file_id=message.file_id)
+
+
+def _production(
+    message: ProjectChanged | CharacterChanged | BatchChanged | BatchEnded,
+) -> tuple[str, ProjectData | CharacterData | BatchData]:
+    """The event about a project, a character or a batch, and its data."""
+    match message:
+        case ProjectChanged():
+            return "project", ProjectData(type="deleted" if message.deleted else "changed", project=message.project)
+        case CharacterChanged():
+            kind = "deleted" if message.deleted else "changed"
+            return "character", CharacterData.model_validate({"type": kind, "character": message.character})
+        case BatchChanged():
+            return "batch", BatchData(type="changed", batch=batch_view(message.batch))
+        case BatchEnded():
+            return "batch", BatchData(type="ended", batch=batch_view(message.batch))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from anime_common.contracts.batches import Batch
 from anime_common.contracts.characters import Character, Content, Note
 from anime_common.contracts.files import FileView, LibraryStats, ProjectUse
 from anime_common.contracts.jobs import (
@@ -18,7 +19,7 @@ from anime_common.contracts.jobs import (
     WorkerView,
 )
 from anime_common.contracts.projects import ContentRating, Description, Project, ProjectState, ProjectStyle, Title
-from anime_common.contracts.vocabulary import Output
+from anime_common.contracts.vocabulary import Output, StrictBool
 from anime_common.messages import Model, Request
 from anime_common.tokens import Scope
 
@@ -186,6 +187,48 @@ class CharacterReplacement(Content, Request):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     note: Note = Field("", description="What is new in this version.")
+
+
+class BatchView(Batch):
+    """A batch with the address of its contact sheet."""
+
+    sheet_url: str | None = Field(None, description="Where its contact sheet is served.")
+
+
+def batch_view(batch: Batch) -> BatchView:
+    """A batch as people see it."""
+    url = f"{BASE}/files/{batch.sheet}/content" if batch.sheet else None
+    return BatchView(**dict(batch), sheet_url=url)
+
+
+class BatchViews(Model):
+    """One page of batches, newest first, without their axes."""
+
+    items: tuple[BatchView, ...] = Field(description="The batches.")
+    next: str | None = Field(None, description="Cursor of the page after this; absent at the end.")
+
+
+class MovedBatch(Model):
+    """What an order to all jobs of a batch came to."""
+
+    jobs: int = Field(description="How many jobs it changed.")
+    batch: BatchView = Field(description="The batch after it.")
+
+
+class BatchRetry(Request):
+    """Which jobs of a batch to run again: those that failed, unless it says more."""
+
+    cancelled: StrictBool = Field(False, description="Also those that were cancelled.")
+    code: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Only those that failed with this code."
+    )
+
+
+class BatchData(Model):
+    """Event `batch`: a batch was accepted, changed, or has ended."""
+
+    type: Literal["changed", "ended"]
+    batch: BatchView
 
 
 class CharacterData(Model):

@@ -69,6 +69,15 @@ def seed_for(request: GenerationRequest, production: Production, project_id: UUI
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands in a batch."""
+
+    batch_id: UUID
+    index: int
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """What the pictures are made with, and what became otherwise than asked, for people."""
 

@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from anime_common import outbox
+from anime_common.contracts.casting import Cast
 from anime_common.contracts.generator import (
     AttemptCancelled,
     AttemptFailed,
@@ -24,8 +26,9 @@ from anime_common.contracts.jobs import CancelJob
 from anime_common.contracts.projects import Project
 from anime_common.contracts.vocabulary import JobState, ModelInfo
 from anime_common.messages import Outgoing
-from anime_jobs import projects, roster, store
+from anime_jobs import batches, characters, projects, roster, store
 from anime_jobs.changes import outgoing
+from anime_jobs.composition import Member
 from anime_jobs.model import Dispatch, Moment, OfferFenced, Record, WorkerLost, decide
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ class Books:
     _spent: list[tuple[UUID, AttemptFinished | AttemptFailed]] = field(default_factory=list)
     _models: list[ModelInfo] | None = None
     _projects: dict[str, Project | None] = field(default_factory=dict)
+    _casts: dict[tuple[UUID, Cast], tuple[Member, ...]] = field(default_factory=dict)
+    _finished: dict[UUID, Moment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._now = dict(self._read)
@@ -87,6 +92,8 @@ class Books:
         after, messages = decide(record, message, at)
         self._now[record.job.id] = after
         self._keep_attempt(record, after, message, at)
+        if after.job.batch_id is not None and after.state.ended and not record.state.ended:
+            self._finished[after.job.batch_id] = at
         return after, [outgoing(each) for each in messages]
 
     def _keep_attempt(self, before: Record, after: Record, message: object, at: Moment) -> None:
@@ -116,14 +123,44 @@ class Books:
             self._projects[ref] = await projects.find(self.connection, ref, count=False)
         return self._projects[ref]
 
+    async def find_all(self, ids: Sequence[UUID]) -> list[Record]:
+        """Jobs by id, locked all at once, as they are after what was decided so far."""
+        for ident, record in (
+            await store.lock(self.connection, [each for each in ids if each not in self._now])
+        ).items():
+            self._read.setdefault(ident, record)
+            self._now.setdefault(ident, record)
+        return [self._now[ident] for ident in ids if ident in self._now]
+
+    async def cast(self, project_id: UUID, uses: Cast) -> tuple[Member, ...]:
+        """The characters that a request names, each cast looked up once."""
+        if (project_id, uses) not in self._casts:
+            self._casts[project_id, uses] = await characters.cast(self.connection, project_id, uses)
+        return self._casts[project_id, uses]
+
     async def write(self) -> None:
-        """Store all that was decided; raises Conflict when somebody else was first."""
+        """Store all that was decided, once; raises Conflict when somebody else was first."""
         await store.insert(self.connection, [self._now[ident] for ident in self._added])
         await store.save(self.connection, [(before, self._now[ident]) for ident, before in self._read.items()])
         await store.open_attempts(self.connection, self._opened)
         await store.start_attempts(self.connection, self._started)
         await store.spend_attempts(self.connection, self._spent)
         await store.end_attempts(self.connection, self._ended)
+        await self._end_batches()
+        self._settle()
+
+    async def _end_batches(self) -> None:
+        if not self._finished:
+            return
+        today = max(at.today for at in self._finished.values())
+        epoch = await store.epoch(self.connection)
+        await outbox.add(self.connection, await batches.end(self.connection, self._finished, epoch, today), "jobs")
+
+    def _settle(self) -> None:
+        """What was written is what was read: writing again changes nothing."""
+        self._read = dict(self._now)
+        for each in (self._added, self._opened, self._started, self._ended, self._spent, self._finished):
+            each.clear()
 
 
 @asynccontextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import structlog
+
 from anime_common.consume import Delivery
 from anime_common.contracts.echo import OptimizeFailed, PromptOptimized
-from anime_common.contracts.files import Filed, FileDeleted, FilingFailed
+from anime_common.contracts.files import Filed, FileDeleted, FilingFailed, SheetFailed, SheetMade
 from anime_common.contracts.generator import (
     AttemptCancelled,
     AttemptFailed,
@@ -32,18 +33,19 @@ from anime_common.contracts.jobs import (
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import TOKEN, Message, Outgoing
 from anime_common.outcomes import Refused, not_found
-from anime_common.tracing import current_traceparent
-from anime_jobs import admission, projects, store
+from anime_jobs import admission, batches, projects, store
 from anime_jobs.books import Books
 from anime_jobs.changes import moment, outgoing
-from anime_jobs.codes import new_code
 from anime_jobs.metrics import ENDED, SUBMITTED
 from anime_jobs.model import Moment, Record, optimize
-from anime_jobs.preparing import prepare
+from anime_jobs.preparing import accepted, prepare
 
 if TYPE_CHECKING:
     from anime_common.pull import Pulled
     from anime_jobs.settings import JobsSettings
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ async def _accept(ledger: Ledger, books: Books, command: SubmitJob, client: str,
     if command.expires_at is not None and command.expires_at < at.now:
         raise Refused(410, "expired", f"the submit expired at {command.expires_at.isoformat()}", "expires_at")
     admission.check_client(client, command.request)
-    record = await _new_record(ledger, books, command, client, at)
+    found = await prepare(books, command.request, secrets.randbelow(2**32))
+    record = accepted(command.request, found, job_id=command.job_id, client=client, epoch=ledger.epoch, at=at)
     books.add(record)
     SUBMITTED.labels(outcome="accepted").inc()
     messages: list[Message] = [JobAccepted(job=record.job)]
@@ -97,43 +100,6 @@ def _replayed(ledger: Ledger, existing: Record, fingerprint: str, command_id: st
         text = f"job {existing.job.id} exists with another request: an id or Idempotency-Key stands for one request"
         raise Refused(409, "idempotency_conflict", text)
     return done(ledger, command_id, client, 200, existing.job)
-
-
-async def _new_record(ledger: Ledger, books: Books, command: SubmitJob, client: str, at: Moment) -> Record:
-    request = command.request
-    found = await prepare(books, request, secrets.randbelow(2**32))
-    preparing = request.optimize
-    resolved = found.resolved
-    job = Job(
-        id=command.job_id,
-        code=new_code(),
-        version=1,
-        epoch=ledger.epoch,
-        state=JobState.PREPARING if preparing else JobState.QUEUED,
-        client=client,
-        project_id=found.project.id,
-        project=found.project.slug,
-        priority=request.priority,
-        request=request,
-        settings=resolved.settings if resolved else None,
-        composition=resolved.composition if resolved else None,
-        warnings=resolved.warnings if resolved else (),
-        not_before=request.not_before,
-        message=None if resolved else "waits for a worker that knows its model",
-        created_at=at.now,
-        updated_at=at.now,
-        queued_at=None if preparing else at.now,
-    )
-    return Record(
-        job=job,
-        request_hash=admission.request_hash(client, request),
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        seed=found.seed,
-        traceparent=current_traceparent(),
-        production=found.production,
-        deadline=at.now + timedelta(seconds=at.policy.prepare_nudge) if preparing else None,
-    )
 
 
 async def on_command(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
@@ -170,7 +136,17 @@ async def on_file_gone(ledger: Ledger, books: Books, delivery: Delivery) -> Sequ
     """A file has left the library: it is no output of its job, and no cover of a project, any more."""
     fact: Any = delivery.message
     uncovered = await projects.forget_cover(books.connection, fact.file_id, ledger.epoch)
-    return [*uncovered, *await on_fact(ledger, books, delivery)]
+    unsheeted = await batches.forget_sheet(books.connection, fact.file_id, ledger.epoch)
+    return [*uncovered, *unsheeted, *await on_fact(ledger, books, delivery)]
+
+
+async def on_sheet(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
+    """The contact sheet of a batch lies in the library, or none could be made, which changes nothing."""
+    fact: Any = delivery.message
+    if isinstance(fact, SheetFailed):
+        log.warning("sheet_failed", batch_id=str(fact.batch_id), reason=fact.reason)
+        return []
+    return await batches.show_sheet(books.connection, fact.batch_id, fact.batch_version, fact.file.id, ledger.epoch)
 
 
 def _count_end(before: Record, after: Record) -> None:
@@ -221,4 +197,6 @@ HANDLERS: Mapping[type[Message], Handler] = {
     Filed: on_fact,
     FilingFailed: on_fact,
     FileDeleted: on_file_gone,
+    SheetMade: on_sheet,
+    SheetFailed: on_sheet,
 }

@@ -19,14 +19,19 @@ from anime_jobs.store import Connection
 _FREE = ", ".join(f"'{name}'" for name in FREE_IN_A_BATCH)
 _SELECT = (
     "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message,"  # noqa: S608 - our own text
-    " j.paused, j.not_before,"
+    " j.paused, coalesce(b.paused, false) AS batch_paused, j.batch_id, j.not_before,"
     " j.next_try_at, j.created_at, j.queued_at, j.run_alone, j.settings ->> 'model' AS model,"
     f" (j.settings - ARRAY[{_FREE}])::text AS batch_key,"
     " coalesce((j.settings ->> 'count')::int, 1) AS pictures,"
     " ARRAY(SELECT l ->> 'key' FROM jsonb_array_elements(coalesce(j.settings -> 'loras', '[]'::jsonb)) l) AS loras,"
     " (j.settings ->> 'width')::float * (j.settings ->> 'height')::float * (j.settings ->> 'steps')::float"
     "   * (j.settings ->> 'count')::float AS work FROM jobs j JOIN projects p ON p.id = j.project_id"
+    " LEFT JOIN batches b ON b.id = j.batch_id"
 )
+
+
+_NOT_HELD = "(batch_id IS NULL OR batch_id NOT IN (SELECT id FROM batches WHERE paused))"
+"""Of jobs whose batch is not paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Lined:
     priority: Priority
     message: str | None
     paused: bool
+    batch_paused: bool
+    batch_id: UUID | None
     not_before: datetime | None
     next_try_at: datetime | None
     waiting: Waiting | None
@@ -70,6 +77,8 @@ def _lined(row: Mapping[str, Any]) -> Lined:
         priority=priority,
         message=row["message"],
         paused=row["paused"],
+        batch_paused=row["batch_paused"],
+        batch_id=row["batch_id"],
         not_before=row["not_before"],
         next_try_at=row["next_try_at"],
         waiting=waiting,
@@ -82,7 +91,8 @@ async def ready(connection: Connection, per_project: int) -> list[Lined]:
         f"{_SELECT} JOIN (SELECT id,"  # noqa: S608 - our own text
         "   row_number() OVER (PARTITION BY priority, project_id ORDER BY created_at, id) AS place FROM jobs"
         "   WHERE state = 'queued' AND NOT paused AND coalesce(not_before, '-infinity') <= now()"
-        "   AND coalesce(next_try_at, '-infinity') <= now()) w ON w.id = j.id"
+        "   AND coalesce(next_try_at, '-infinity') <= now()"
+        f"   AND {_NOT_HELD}) w ON w.id = j.id"
         " WHERE w.place <= $1 ORDER BY j.created_at, j.id",
         per_project,
     )
@@ -92,8 +102,8 @@ async def ready(connection: Connection, per_project: int) -> list[Lined]:
 async def sleeping(connection: Connection, limit: int) -> list[Lined]:
     """Queued jobs that wait for a time or are paused, and jobs that prepare."""
     rows = await connection.fetch(
-        f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR j.not_before > now()"
-        " OR j.next_try_at > now())) ORDER BY j.created_at, j.id LIMIT $1",
+        f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR b.paused"
+        " OR j.not_before > now() OR j.next_try_at > now())) ORDER BY j.created_at, j.id LIMIT $1",
         limit,
     )
     return [_lined(row) for row in rows]
@@ -102,8 +112,8 @@ async def sleeping(connection: Connection, limit: int) -> list[Lined]:
 async def next_wake(connection: Connection) -> datetime | None:
     """When the next queued job that waits for a time becomes ready."""
     found = await connection.fetchval(
-        "SELECT min(greatest(not_before, next_try_at)) FROM jobs WHERE state = 'queued' AND NOT paused"
-        " AND greatest(not_before, next_try_at) > now()"
+        "SELECT min(greatest(not_before, next_try_at)) FROM jobs WHERE state = 'queued' AND NOT paused"  # noqa: S608
+        f" AND {_NOT_HELD} AND greatest(not_before, next_try_at) > now()"
     )
     return found if isinstance(found, datetime) else None
 

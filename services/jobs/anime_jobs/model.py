@@ -91,6 +91,7 @@ class Record:
     filing_date: date | None = None
     end_as: JobState = JobState.COMPLETED
     run_alone: bool = False
+    batch_index: int | None = None
     production: Production = field(default_factory=Production)
 
     @property

@@ -200,6 +200,7 @@ async def delete(connection: Connection, question: DeleteProject, epoch: int) ->
     if busy:
         raise Refused(409, "project_busy", f"{busy} jobs of the project have not ended: cancel them first")
     await connection.execute("DELETE FROM jobs WHERE project_id = $1", project.id)
+    await connection.execute("DELETE FROM batches WHERE project_id = $1", project.id)
     await connection.execute("DELETE FROM projects WHERE id = $1", project.id)
     gone = ProjectChanged(project_id=project.id, project=project, deleted=True)
     ident = gone.ident(epoch=epoch, version=project.version + 1)

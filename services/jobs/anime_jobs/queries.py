@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from anime_common import outbox
+from anime_common.contracts import batches as batching
 from anime_common.contracts import characters as casting
 from anime_common.contracts import jobs as contract
 from anime_common.contracts import projects as production
@@ -34,7 +35,8 @@ from anime_common.contracts.vocabulary import JobState
 from anime_common.outbox import transaction
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
-from anime_jobs import characters, line, projects, roster, store
+from anime_jobs import batches, characters, line, projects, roster, store
+from anime_jobs.books import opened
 from anime_jobs.fleet import Fleet, View, free_workers
 from anime_jobs.profile import profile
 from anime_jobs.queue import PLACES, entries, view
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from anime_jobs.handlers import Ledger
 
 PLACES_CACHE = 0.5
+TRIES = 5
 SPEED_CACHE = 10.0
 
 
@@ -78,6 +81,12 @@ class Queries:
             production.LIST_PROJECTS: self._reading(projects.listing),
             production.UPDATE_PROJECT: self._changing(projects.update),
             production.DELETE_PROJECT: self._changing(projects.delete),
+            batching.CREATE_BATCH: self._moving(batches.create),
+            batching.GET_BATCH: self.get_batch,
+            batching.LIST_BATCHES: self._reading(batches.listing),
+            batching.UPDATE_BATCH: self._moving(batches.update),
+            batching.CANCEL_BATCH: self._moving(batches.cancel),
+            batching.RETRY_BATCH: self._moving(batches.retry),
             casting.CREATE_CHARACTER: self._changing(characters.create),
             casting.GET_CHARACTER: self._reading(characters.find),
             casting.LIST_CHARACTERS: self._reading(characters.listing),
@@ -111,6 +120,36 @@ class Queries:
 
         return answer
 
+    def _moving(self, move: Callable[..., Any]) -> Answerer:
+        """An edit that changes jobs; somebody else may have changed one of them meanwhile, so it is tried again."""
+
+        async def answer(question: Any) -> Any:
+            for left in reversed(range(TRIES)):
+                try:
+                    async with transaction(self.pool) as connection:
+                        async with opened(connection, []) as books:
+                            found, outgoing = await move(self.ledger, books, question)
+                        await outbox.add(connection, outgoing, "jobs")
+                except store.Conflict:
+                    if not left:
+                        raise
+                    continue
+                if outgoing:
+                    self.committed()
+                return found
+            raise AssertionError("unreachable")
+
+        return answer
+
+    async def get_batch(self, question: batching.BatchRef) -> batching.Batch:
+        """A batch with an estimate of when its last job ends."""
+        async with transaction(self.pool) as connection:
+            batch = await batches.find(connection, question)
+        if batch.ended_at is not None:
+            return batch
+        entries = (await self.queue(Empty())).entries
+        return batch.model_copy(update={"eta_seconds": batches.estimate(batch, entries)})
+
     async def get_job(self, question: JobQuestion) -> JobView:
         """One job; one whose submit was refused after all is 410 with the reason."""
         async with transaction(self.pool) as connection:
@@ -141,6 +180,9 @@ class Queries:
                 if found is None:
                     raise Refused(422, "unknown_project", f"there is no project {query.project!r}", "project")
                 project = found.id
+            batch = None
+            if query.batch is not None:
+                batch = (await batches.find(connection, batching.BatchRef(batch=query.batch))).id
             appears = None
             if query.character is not None:
                 ref = CharacterRef(character=query.character, project=query.project)
@@ -150,6 +192,7 @@ class Queries:
                 states=[state.value for state in query.state],
                 project=project,
                 client=query.client,
+                batch=batch,
                 character=appears,
                 after=after,
                 limit=query.limit + 1,

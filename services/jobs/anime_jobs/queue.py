@@ -43,6 +43,7 @@ def _entry(lined: Lined, position: int, eta: float | None, message: str | None) 
         state=lined.state,
         priority=lined.priority,
         project=lined.project,
+        batch_id=lined.batch_id,
         message=message or lined.message,
     )
 
@@ -61,8 +62,8 @@ def why_sleeping(lined: Lined, now: datetime) -> str | None:
     """Why a job may not run yet."""
     if lined.state is JobState.PREPARING:
         return "Echo improves the prompt"
-    if lined.paused:
-        return "paused"
+    if lined.paused or lined.batch_paused:
+        return "paused" if lined.paused else "its batch is paused"
     if lined.not_before is not None and lined.not_before > now:
         return f"not before {lined.not_before.isoformat(timespec='seconds')}"
     if lined.next_try_at is not None and lined.next_try_at > now:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
+from anime_common.contracts.batches import MAX_JOBS
 from anime_common.settings import ServiceSettings, TimeZone
 from anime_jobs.model import Policy
 from anime_jobs.scheduler import Rules
@@ -32,6 +34,10 @@ class JobsSettings(ServiceSettings):
     affinity_bound: float = Field(60.0, ge=0, description="Longest wait for a worker that holds the model.")
     aging: float = Field(
         900.0, gt=0, description="A job rises by one priority class each time it has waited this long."
+    )
+    batch_limit: int = Field(MAX_JOBS, ge=1, le=MAX_JOBS, description="Most jobs of a batch.")
+    wildcards: Path | None = Field(
+        None, description="Folder of wildcards for dynamic prompts: NAME.txt, a value a line."
     )
     tick: float = Field(1.0, gt=0, le=5, description="Longest time between two looks at the whole.")
     queue_interval: float = Field(0.5, ge=0.1, description="Shortest time between two announcements of the queue.")

@@ -22,16 +22,18 @@ Connection = Any
 
 _STAGED: TypeAdapter[tuple[StagedOutput, ...]] = TypeAdapter(tuple[StagedOutput, ...])
 
-_JSON = frozenset({"request", "settings", "composition", "outputs", "timings", "warnings", "error", "reached"})
+_JSON = frozenset(
+    {"request", "settings", "composition", "labels", "outputs", "timings", "warnings", "error", "reached"}
+)
 # fmt: off
 _PUBLIC = (
     "id", "code", "version", "epoch", "state", "client", "project_id", "priority", "prompt_note", "not_before",
-    "paused", "attempt_id", "attempt", "failures", "worker", "cancel_requested", "parent_id", "message", "created_at",
-    "updated_at", "queued_at", "dispatched_at", "started_at", "ended_at",
+    "paused", "attempt_id", "attempt", "failures", "worker", "cancel_requested", "parent_id", "batch_id", "message",
+    "created_at", "updated_at", "queued_at", "dispatched_at", "started_at", "ended_at",
 )
 _PRIVATE = (
     "request_hash", "prompt", "negative_prompt", "seed", "traceparent", "incarnation", "offer_id", "repeat", "deadline",
-    "next_try_at", "filing_date", "run_alone",
+    "next_try_at", "filing_date", "run_alone", "batch_index",
 )
 # fmt: on
 _OWN = frozenset({*_PRIVATE, "staged", "end_as", "production"})
@@ -49,6 +51,9 @@ _FIXED = frozenset(
         "parent_id",
         "seed",
         "traceparent",
+        "batch_id",
+        "batch_index",
+        "labels",
     }
 )
 _MUTABLE = tuple(name for name in _COLUMNS if name not in _FIXED)
@@ -113,13 +118,14 @@ async def lock(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Record
 
 async def find(connection: Connection, ref: UUID | str, *, update: bool = False) -> Record | None:
     """A job by id or code; locked for a change when `update`."""
-    wanted, column = _reference(ref)
+    wanted, column = reference(ref)
     suffix = " FOR UPDATE OF j" if update else ""
     row = await connection.fetchrow(f"{_SELECT} WHERE j.{column} = $1{suffix}", wanted)
     return _record(row) if row else None
 
 
-def _reference(ref: UUID | str) -> tuple[UUID | str, str]:
+def reference(ref: UUID | str) -> tuple[UUID | str, str]:
+    """What to look for, and in which column: an id, or a code."""
     if isinstance(ref, UUID):
         return ref, "id"
     try:
@@ -342,6 +348,7 @@ async def page(
     states: Sequence[str],
     project: UUID | None,
     client: str | None,
+    batch: UUID | None,
     character: UUID | None,
     after: tuple[datetime, UUID] | None,
     limit: int,
@@ -353,6 +360,7 @@ async def page(
         " AND ($3::text IS NULL OR j.client = $3)"
         " AND ($4::timestamptz IS NULL OR (j.created_at, j.id) < ($4, $5))"
         " AND ($7::uuid IS NULL OR j.id IN (SELECT c.job_id FROM job_characters c WHERE c.character_id = $7))"
+        " AND ($8::uuid IS NULL OR j.batch_id = $8)"
         " ORDER BY j.created_at DESC, j.id DESC LIMIT $6",
         list(states),
         project,
@@ -361,6 +369,7 @@ async def page(
         after[1] if after else None,
         limit,
         character,
+        batch,
     )
     return [_record(row) for row in rows]
 

@@ -67,6 +67,8 @@ class Job(Model):
     worker: str | None = Field(None, description="The worker that has it, or had it last.")
     cancel_requested: bool = Field(False, description="Whether a running attempt was asked to stop.")
     parent_id: UUID | None = Field(None, description="The job that this one repeats with changes.")
+    batch_id: UUID | None = Field(None, description="The batch that it is of.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Its value on each axis of its batch.")
     error: JobError | None = Field(None, description="Why it failed, or why it is tried again.")
     reached: Reached | None = Field(
         None, description="How far the last attempt came, of a job that failed or was cancelled in work."
@@ -237,6 +239,7 @@ class QueueEntry(Model):
     state: JobState = Field(description="State of the job.")
     priority: Priority = Field(description="Priority class.")
     project: str = Field(description="Slug of the project.")
+    batch_id: UUID | None = Field(None, description="The batch that it is of.")
     message: str | None = Field(None, description="Why it waits.")
 
 
@@ -362,6 +365,7 @@ class JobQuery(Request):
     state: tuple[JobState, ...] = Field((), description="Jobs in one of these states; empty: all.")
     project: Name | None = Field(None, description="Jobs of this project (id or slug).")
     client: Name | None = Field(None, description="Jobs that this client submitted.")
+    batch: JobRef | None = Field(None, description="Jobs of this batch (id or code).")
     character: Name | None = Field(None, description="Jobs in which this character appears (id or slug).")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Most jobs of a page.")
     cursor: Cursor | None = Field(None, description="The `next` of the page before.")

@@ -32,6 +32,7 @@ EVENTS = {
     "file": "FileData",
     "project": "ProjectData",
     "character": "CharacterData",
+    "batch": "BatchData",
     "queue": "QueueState",
     "reset": "ResetData",
 }
