@@ -53,7 +53,8 @@ async def test_a_picture_of_a_character_in_a_project(noop: Product) -> None:
     assert [(each["slug"], each["version"]) for each in job["composition"]["characters"]] == [("yuki", 2)]
     assert any("eye colour is green" in warning for warning in job["warnings"])
     (picture,) = [noop.artifacts / output["key"] for output in job["outputs"]]
-    assert "anime, 1girl, short hair, smile, green eyes" in Image.open(picture).info["parameters"]
+    with Image.open(picture) as image:
+        assert "anime, 1girl, short hair, smile, green eyes" in image.info["parameters"]
 
     by_character = (await noop.http.get("/jobs", params={"character": "yuki", "project": "moonlit"})).json()
     assert [each["id"] for each in by_character["items"]] == [job["id"]]
@@ -129,3 +130,77 @@ async def test_versions_from_the_command_line(noop: Product) -> None:
     assert (status, "is no number" in err) == (ExitStatus.USAGE, True)
     status, out, _ = await noop.anime("characters", "delete", "ren-ito")
     assert (status, out) == (ExitStatus.OK, "character ren-ito is deleted\n")
+
+
+BATCH = """
+# yaml-language-server: $schema=batch.schema.json
+name: Hair and scenes
+request:
+  prompt: "1girl, {hair}, {scene}"
+  project: night
+variables:
+  hair: silver hair
+  scene: [rooftop, classroom]
+"""
+
+
+async def test_a_batch_from_a_file_to_its_end(noop: Product) -> None:
+    await post(noop, "/projects", {"name": "Night"})
+    file = noop.home / "batch.yaml"
+    file.write_text(BATCH)
+    status, _, err = await noop.anime("batch", str(file), "--dry-run")
+    assert (status, "variables.hair" in err) == (ExitStatus.USAGE, True), "a list is needed"
+    file.write_text(BATCH.replace("silver hair", "[silver hair, black hair]"))
+    status, out, err = await noop.anime("batch", str(file), "--dry-run")
+    assert (status, out.splitlines()[-1]) == (ExitStatus.OK, "4 jobs"), err
+    assert "1girl, black hair, rooftop" in out
+    assert (await noop.http.get("/jobs", params={"project": "night"})).json()["items"] == []
+    status, _, err = await noop.anime("batch", str(file))
+    assert (status, "make these 4 jobs?" in err) == (ExitStatus.USAGE, True), "nobody is there to answer"
+    status, out, err = await noop.anime("batch", str(file), "--yes", "--watch")
+    assert status == ExitStatus.OK, err
+    assert "100 %  4 completed" in out
+    code = next(line.split()[1].rstrip(":") for line in out.splitlines() if line.startswith("batch "))
+    jobs = (await noop.http.get("/jobs", params={"batch": code})).json()["items"]
+    assert sorted(tuple(job["labels"].values()) for job in jobs) == [
+        (hair, scene) for hair in ("black hair", "silver hair") for scene in ("classroom", "rooftop")
+    ]
+    assert {len(job["outputs"]) for job in jobs} == {1}
+    found = (await noop.http.get(f"/batches/{code}")).json()
+    assert (found["percent"], found["counts"], found["project"]) == (100.0, {"completed": 4}, "night")
+    assert found["ended_at"]
+    status, out, _ = await noop.anime("batches", "list", "--project", "night")
+    assert (status, code in out) == (ExitStatus.OK, True)
+    assert (await noop.anime("batches", "show", "zzzzzzzz"))[0] == ExitStatus.NOT_FOUND
+
+
+async def test_a_batch_waits_for_the_night_and_can_be_called_off(noop: Product) -> None:
+    file = noop.home / "night.yaml"
+    file.write_text("request: {prompt: 'noop: step_ms=1'}\nseeds: [1, 2, 3]\n")
+    status, out, err = await noop.anime("batch", str(file), "--night", "23:59", "--yes", "--json")
+    assert status == ExitStatus.OK, err
+    code = json.loads(out)["batch"]["code"]
+    jobs = (await noop.http.get("/jobs", params={"batch": code})).json()["items"]
+    assert {job["state"] for job in jobs} == {"queued"}
+    assert all(job["progress"]["message"].startswith("not before ") for job in jobs)
+    for order, said in (("pause", "3 jobs held back"), ("resume", "3 jobs go on")):
+        status, out, err = await noop.anime("batches", order, code)
+        assert (status, said in out) == (ExitStatus.OK, True), err
+    status, out, err = await noop.anime("batches", "cancel", code, "--yes")
+    assert (status, "3 jobs are being stopped" in out) == (ExitStatus.OK, True), err
+    found = (await noop.http.get(f"/batches/{code}")).json()
+    assert (found["counts"], bool(found["ended_at"])) == ({"cancelled": 3}, True)
+    status, _, err = await noop.anime("batch", str(file), "--night", "noon")
+    assert (status, "23:30" in err) == (ExitStatus.USAGE, True)
+
+
+async def test_wildcards_lie_in_the_home(noop: Product) -> None:
+    (folder := noop.home / "wildcards").mkdir(exist_ok=True)
+    (folder / "colours.txt").write_text("red\nblue\n")
+    body = {"request": {"prompt": "__colours__ {hair|eyes}"}, "dynamic": {"choose": "all"}}
+    offer = await post(noop, "/batches?dry_run=true", body, 200)
+    assert {sample["prompt"] for sample in offer["samples"]} == {"red hair", "red eyes", "blue hair", "blue eyes"}
+    refused = await noop.http.post("/batches", json=body | {"request": {"prompt": "__shapes__"}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_wildcard")
+    taken = await noop.http.post("/batches", json={"request": {"prompt": "a"}, "count": 2000})
+    assert (taken.status_code, taken.json()["field"]) == (422, "count")

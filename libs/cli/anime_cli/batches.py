@@ -17,9 +17,10 @@ from anime_cli.api import Api, connect, read, segment
 from anime_cli.errors import CliError, ExitStatus
 from anime_cli.generate import with_offset
 from anime_cli.options import Json, Limit, Url, Yes, confirm, reported, run, show_json
-from anime_common.contracts.batches import Batch, BatchOffer, BatchPage, NewBatch
+from anime_common.contracts.batches import Batch, BatchOffer, BatchPage
 from anime_common.contracts.vocabulary import Priority
 from anime_common.messages import Model
+from anime_common.schemas import batch_file_schema
 
 app = typer.Typer(no_args_is_help=True, help="Batches: many jobs that were accepted together.")
 
@@ -51,17 +52,9 @@ class Moved(Model):
     batch: Batch
 
 
-def schema() -> str:
-    """The JSON Schema of a batch file."""
-    found = NewBatch.model_json_schema()
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A batch of Tower Anime Production"}
-    found["properties"] = {"$schema": {"type": "string"}, **found["properties"]}
-    return json.dumps({**head, **{key: value for key, value in found.items() if key != "title"}}, indent=2) + "\n"
-
-
 def _print_schema(asked: bool) -> None:  # noqa: FBT001 - how typer calls it
     if asked:
-        print(schema(), end="")
+        print(json.dumps(batch_file_schema(), indent=2))
         raise typer.Exit
 
 

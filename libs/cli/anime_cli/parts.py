@@ -138,6 +138,8 @@ class Parts:
                 env["ANIME_MODELS"] = str(settings.home / "models.toml")
         if service.worker:
             env |= {"ANIME_WORKER": service.worker, "ANIME_COMFYUI": str(self.comfyui)}
+        if service.name == "jobs" and "ANIME_WILDCARDS" not in env | dict(extra):
+            env["ANIME_WILDCARDS"] = str(settings.home / "wildcards")
         if service.name == "gateway":
             env |= {
                 "ANIME_GATEWAY_HOST": settings.gateway_host,

@@ -20,7 +20,7 @@ import yaml
 from anime_common import asyncapi, contracts, events_page, topology_page, traffic
 from anime_common.examples import COMMAND, EXAMPLE_TIME, example
 from anime_common.messages import REGISTRY, Kind, Message, Outgoing, ce_headers
-from anime_common.schemas import message_schema
+from anime_common.schemas import batch_file_schema, message_schema
 
 SCHEMAS = Path("docs/schemas")
 GOLDEN = Path("tests/contracts/golden")
@@ -34,6 +34,7 @@ def documents() -> dict[Path, str]:
     examples = {name: golden(cls) for name, cls in sorted(REGISTRY.items())}
     found = {
         Path("docs/asyncapi.yaml"): _yaml(asyncapi.document()),
+        Path("docs/batch.schema.json"): _json(batch_file_schema()),
         Path("docs/topology.md"): topology_page.page(),
         Path("docs/events.md"): events_page.page(examples),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 
+from anime_common.contracts.batches import NewBatch
 from anime_common.messages import Kind, Message
 from anime_common.rpc_contract import Rpc
 
@@ -70,3 +71,10 @@ def _opened(schema: Any) -> Any:
             if not (name == "additionalProperties" and value is False)
         }
     return [_opened(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def batch_file_schema() -> dict[str, Any]:
+    """The JSON Schema of a file that `anime batch` reads, for editors: it may name its schema itself."""
+    found = NewBatch.model_json_schema(schema_generator=_Plain)
+    found["properties"] = {"$schema": {"type": "string"}, **found["properties"]}
+    return {"$schema": DIALECT, **found, "title": "A batch of Tower Anime Production"}
