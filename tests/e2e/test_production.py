@@ -169,6 +169,16 @@ async def test_a_batch_from_a_file_to_its_end(noop: Product) -> None:
     found = (await noop.http.get(f"/batches/{code}")).json()
     assert (found["percent"], found["counts"], found["project"]) == (100.0, {"completed": 4}, "night")
     assert found["ended_at"]
+
+    async def shown() -> bool:
+        return bool((await noop.http.get(f"/batches/{code}")).json()["sheet"])
+
+    await eventually(shown, within=20)
+    sheet = (await noop.http.get(f"/batches/{code}")).json()["sheet_url"]
+    answer = await noop.http.get(sheet.removeprefix("/api/anime"))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    (grid,) = (await noop.http.get("/files", params={"type": "grid", "project": "night"})).json()["items"]
+    assert grid["name"] == "Hair and scenes"
     status, out, _ = await noop.anime("batches", "list", "--project", "night")
     assert (status, code in out) == (ExitStatus.OK, True)
     assert (await noop.anime("batches", "show", "zzzzzzzz"))[0] == ExitStatus.NOT_FOUND

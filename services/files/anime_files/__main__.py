@@ -23,6 +23,7 @@ from anime_files.handlers import Ledger
 from anime_files.model import SERVICE
 from anime_files.queries import Library
 from anime_files.settings import FilesSettings
+from anime_files.sheet_maker import SheetMaker
 from anime_files.staging import StagingSweeper
 from anime_files.sweeper import Sweeper
 from anime_files.trash import Trash
@@ -45,9 +46,24 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
     relay = Relay(bus, SERVICE, poll=settings.files_relay_interval)
     sweeper = Sweeper(pool, artifacts, stop, settings.files_sweep_interval)
 
-    def committed() -> None:
+    def told() -> None:
         relay.wake()
         sweeper.wake()
+
+    maker = SheetMaker(
+        pool,
+        artifacts,
+        settings.files_key_template,
+        stop,
+        settings.files_sweep_interval,
+        settings.files_thumbnail_pixels,
+        settings.files_font,
+        told,
+    )
+
+    def committed() -> None:
+        told()
+        maker.wake()
 
     copier = Copier(
         artifacts,
@@ -60,6 +76,7 @@ async def build(runtime: Runtime[FilesSettings]) -> None:
     leader = Leader("library:relay", connect, stop)
     runtime.spawn(leader.run(relay.run), "relay")
     runtime.spawn(sweeper.run(), "sweeper")
+    runtime.spawn(maker.run(), "contact sheets")
     staging = StagingSweeper(bus, artifacts, stop, settings.files_sweep_interval, settings.files_staging_grace)
     runtime.spawn(staging.run(), "staging sweeper")
     runtime.spawn(Loop(bus, FILES_LEDGER, ledger.handle, stop, batch=settings.files_batch).run(), "ledger events")

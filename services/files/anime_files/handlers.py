@@ -1,5 +1,5 @@
 """What files does when the ledger speaks: file the outputs of an attempt, clear the staging of an ended job,
-move what is left of a deleted project to the trash.
+move what is left of a deleted project to the trash, note which contact sheets are wanted.
 
 Copying takes long, so no transaction is held open over it. A batch goes through three steps, and a process that dies
 between any two of them leaves a state from which a redelivery goes on:
@@ -27,12 +27,13 @@ from opentelemetry.trace import SpanKind
 from anime_common import failpoints, outbox
 from anime_common.artifacts import Artifacts, staging_prefix
 from anime_common.consume import Delivery
+from anime_common.contracts.batches import BatchEnded
 from anime_common.contracts.jobs import JobCancelled, JobCompleted, JobEvent, JobFailed, JobFiling
 from anime_common.contracts.projects import ProjectChanged
 from anime_common.contracts.vocabulary import Output
 from anime_common.outbox import Connection, transaction
 from anime_common.tracing import span
-from anime_files import metrics, model, store, trash
+from anime_files import metrics, model, sheet_maker, store, trash
 from anime_files.copying import Copied, Copier
 from anime_files.model import SERVICE, Entry, FilingId, Verdict
 
@@ -63,6 +64,17 @@ class Ledger:
         for delivery in batch:
             if isinstance(delivery.message, ProjectChanged) and delivery.message.deleted:
                 await self._discard(delivery.message.project_id)
+        await self._ask([each.message for each in batch if isinstance(each.message, BatchEnded)])
+
+    async def _ask(self, ended: Sequence[BatchEnded]) -> None:
+        """Batches have ended: their contact sheets are wanted, which somebody else draws."""
+        wanted = [event for event in ended if event.plan is not None]
+        if not wanted:
+            return
+        async with transaction(self.pool) as connection:
+            for event in wanted:
+                await sheet_maker.ask(connection, event)
+        self.committed()
 
     async def _discard(self, project_id: UUID) -> None:
         """Its project was deleted: what the library holds of it goes to the trash."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from pathlib import Path
+
+from PIL import Image, ImageFont
 from pydantic import Field, field_validator
 
 from anime_common.settings import ServiceSettings, TimeZone
@@ -36,7 +38,20 @@ class FilesSettings(ServiceSettings):
         3600.0, gt=0, description="Age at which uploads go that were not taken into the library."
     )
     files_trash_days: float = Field(30.0, ge=0, description="Days after which what lies in the trash is deleted.")
+    files_font: Path | None = Field(
+        None, description="Font file for contact sheets; default: Pillow's own, which has Latin letters alone."
+    )
     files_relay_interval: float = Field(0.25, gt=0, description="How often the outbox is looked at without being told.")
+
+    @field_validator("files_font")
+    @classmethod
+    def _readable_font(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ImageFont.truetype(str(value), 12)
+            except OSError as error:
+                raise ValueError(f"{value} is no font that can be read: {error}") from error
+        return value
 
     @field_validator("files_key_template")
     @classmethod
