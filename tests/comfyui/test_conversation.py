@@ -182,7 +182,7 @@ def test_execution_errors_are_coded() -> None:
             converse(replay, script)
         codes.append((caught.value.code, caught.value.retryable))
         assert f"node {['4', '8', '5'][len(codes) - 1]} " in caught.value.message
-    assert codes == [(faults.NODE_FAILED, False), (faults.NODE_FAILED, False), ("out_of_memory", True)]
+    assert codes == [(faults.NODE_FAILED, False), (faults.NODE_FAILED, False), ("out_of_memory", False)]
 
 
 class TestCancel:

@@ -98,7 +98,7 @@ class TestEntries:
 class TestAnswer:
     def test_a_failure_carries_epoch_and_repeat(self) -> None:
         filing = filing_of(job(epoch=3), [staged(picture())], repeat=2)
-        out = model.answer(filing, model.failed("staging_missing", "gone", retryable=True), ())
+        out = model.answer(filing, model.failed("staging_missing", "gone"), ())
         assert isinstance(out.message, FilingFailed)
         assert (out.message.epoch, out.message.repeat, out.message.retryable) == (3, 2, True)
         assert out.id == f"3:files:filing_failed:{filing.job.id}:{filing.attempt_id}:2"

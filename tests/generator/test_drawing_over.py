@@ -149,7 +149,7 @@ def test_a_picture_of_another_shape_is_cut_and_that_is_said(engine: Engine, spec
 def test_a_picture_that_did_not_come_is_named(engine: Engine, spec: ModelSpec) -> None:
     with pytest.raises(EngineError, match="mask: the file") as raised:
         told(engine, spec, job(init_image=GROUND, mask=MASK, strength=0.5), inputs={GROUND: ground()})
-    assert raised.value.code == "input_missing"
+    assert raised.value.code == "input_unavailable"
 
 
 def test_a_second_pass_draws_larger_over_what_the_first_came_to(engine: Engine, spec: ModelSpec) -> None:

@@ -202,7 +202,7 @@ def test_a_failure_is_told_by_its_kind_and_the_model_draws_again(
     told, after = Told(), Told()
     with pytest.raises(EngineError) as caught:
         holder.engine.generate(holder.spec, [holder.job()], told, told)
-    expected = ("out_of_memory", True, False) if kind == "memory" else ("device_error", True, True)
+    expected = ("out_of_memory", False, False) if kind == "memory" else ("device_error", True, True)
     assert (caught.value.code, caught.value.retryable, caught.value.poisoned) == expected
     assert (told.working, told.steps, told.drawn) == (phases, steps, [])
     holder.engine.generate(holder.spec, [holder.job()], after, after)
@@ -251,7 +251,7 @@ class TestNoop:
     @pytest.mark.parametrize(
         ("word", "code", "retryable", "poisoned"),
         [
-            ("oom", "out_of_memory", True, False),
+            ("oom", "out_of_memory", False, False),
             ("retryable", "engine_error", True, False),
             ("permanent", "bad_settings", False, False),
             ("poisoned", "device_error", True, True),

@@ -103,7 +103,7 @@ class TestOfOneRun:
         assert problem.message == "mask: it is no PNG, JPEG or WebP picture"
         absent = found.problem(settings(init_image=uuid7()))
         assert absent is not None
-        assert (absent.code, absent.retryable) == ("input_missing", True)
+        assert (absent.code, absent.retryable) == ("input_unavailable", True)
 
 
 @pytest.mark.slow
@@ -125,4 +125,4 @@ async def test_an_engine_process_draws_from_what_came_with_its_order() -> None:
     record = read_png(painted)
     assert record is not None
     assert record["inputs"] == {str(good.file_id): good.sha256}
-    assert [end.code for end in ends(lost).values()] == ["input_missing"]
+    assert [end.code for end in ends(lost).values()] == ["input_unavailable"]

@@ -151,20 +151,20 @@ class TestRuns:
         assert model.confirmed(held, job.attempt_id) == held
 
     @pytest.mark.parametrize(
-        ("lone", "retryable", "told"),
+        ("lone", "code", "told"),
         [
-            (True, True, (True, True)),
-            (True, False, (False, True)),
-            (False, True, (True, False)),
-            (False, False, (True, False)),
+            (True, "engine_crashed", (True, True)),
+            (True, "bad_settings", (False, True)),
+            (False, "engine_crashed", (True, False)),
+            (False, "bad_settings", (True, False)),
         ],
     )
-    def test_a_group_fails_at_nobodys_cost(self, lone: bool, retryable: bool, told: tuple[bool, bool]) -> None:
+    def test_a_group_fails_at_nobodys_cost(self, lone: bool, code: str, told: tuple[bool, bool]) -> None:
         job = offered()
-        failure = Failure("engine_crashed", "it crashed", retryable, lone)
+        failure = Failure(code, "it went wrong", lone)
         (failed,) = facts(model.fail(holding(job, stage=Stage.RUNNING), job.attempt_id, failure, NOW))
         assert isinstance(failed, AttemptFailed)
-        assert failed.code == "engine_crashed"
+        assert failed.code == code
         assert failed.reached == Reached(phase=Phase.LOADING)
         assert (failed.retryable, failed.counts) == told
 
@@ -184,7 +184,7 @@ class TestRuns:
     def test_what_does_not_run_cannot_end(self, stage: Stage) -> None:
         job = offered()
         held = holding(job, stage=stage)
-        failure = Failure("x", "y", retryable=True)
+        failure = Failure("engine_error", "y")
         assert model.finish(held, job.attempt_id, MADE, NOW) == (held, ())
         assert model.fail(held, job.attempt_id, failure, NOW) == (held, ())
         assert model.stopped(held, job.attempt_id, (), NOW) == (held, ())
@@ -296,7 +296,7 @@ def test_no_attempt_ends_twice_or_before_it_began_and_none_is_listed_that_is_gon
 
 def _step(held: Worker, step: str, job: OfferedJob) -> Decision:
     attempt = job.attempt_id
-    failure = Failure("x", "y", retryable=True)
+    failure = Failure("engine_error", "y")
     lives: dict[str, Callable[[], Decision]] = {
         "o": lambda: model.take_offer(held, offer_to(job, incarnation=held.incarnation), NOW),
         "b": lambda: model.begin(held, [attempt], "noop", NOW),

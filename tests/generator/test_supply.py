@@ -126,7 +126,7 @@ class TestBringing:
         async with answering(nats, library), supplying(nats, library) as supply:
             found = await supply.bring([fine, broken, plain], always)
         text = f"mask: there is no file {gone} in the library"
-        assert found.failures == {broken.attempt_id: Failure("input_missing", text, retryable=False)}
+        assert found.failures == {broken.attempt_id: Failure("input_missing", text)}
         assert found.blob == b"there"
 
     @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ class TestBringing:
         async with answering(nats, library), supplying(nats, library, limit=100) as supply:
             found = await supply.bring([job], always)
         failure = found.failures[job.attempt_id]
-        assert (failure.code, failure.retryable) == (code, False)
+        assert failure.code == code
         assert failure.message.startswith("init_image: ")
         assert reason in failure.message
         assert found.inputs == ()

@@ -64,7 +64,7 @@ def steepness(image: Image.Image) -> float:
 
 
 def raise_out_of_memory(self: Loaded, part: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> object:
-    raise EngineError(OUT_OF_MEMORY, f"no room for {part.shape}", retryable=True)
+    raise EngineError(OUT_OF_MEMORY, f"no room for {part.shape}")
 
 
 @pytest.mark.slow
@@ -145,7 +145,6 @@ def test_memory_that_is_too_short_for_any_tile_is_told(small: Image.Image, monke
     with pytest.raises(EngineError, match="no room") as caught:
         upscale(QUICK, small, 2)
     assert caught.value.code == OUT_OF_MEMORY
-    assert caught.value.retryable
 
 
 def test_what_the_progress_callback_raises_passes_through(small: Image.Image) -> None:

@@ -223,6 +223,29 @@ def test_a_final_failure_is_not_tried_again() -> None:
     assert ended.state is JobState.FAILED
 
 
+@pytest.mark.parametrize(
+    ("code", "told", "state"),
+    [
+        ("bad_settings", True, JobState.FAILED),
+        ("engine_error", False, JobState.QUEUED),
+        ("of_a_newer_worker", True, JobState.QUEUED),
+        ("of_a_newer_worker", False, JobState.FAILED),
+    ],
+)
+def test_the_table_of_errors_decides_and_an_unknown_code_keeps_what_its_sender_says(
+    code: str, told: bool, state: JobState
+) -> None:
+    for before, kind in ((JobState.RUNNING, AttemptFailed), (JobState.FILING, FilingFailed)):
+        after, _ = decide(record(before), fact(kind, code=code, retryable=told), AT)
+        assert after.state is state
+
+
+def test_members_of_a_group_are_tried_alone_whatever_the_code_says() -> None:
+    failed = fact(AttemptFailed, code="bad_settings", retryable=True, counts=False)
+    after, _ = decide(record(JobState.RUNNING), failed, AT)
+    assert (after.state, after.run_alone) == (JobState.QUEUED, True)
+
+
 def test_the_crash_of_a_group_counts_for_nobody_and_its_members_run_alone() -> None:
     after, _ = decide(record(JobState.RUNNING), fact(AttemptFailed, counts=False), AT)
     assert (after.state, after.job.failures, after.run_alone, after.next_try_at) == (JobState.QUEUED, 0, True, None)

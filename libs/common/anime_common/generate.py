@@ -1,6 +1,6 @@
 """Writes what is made from the contracts and the topology: `python -m anime_common.generate [--check]`.
 
-`docs/schemas/<type>.json`, `docs/asyncapi.yaml`, `docs/events.md`, `docs/topology.md` and
+`docs/schemas/<type>.json`, `docs/asyncapi.yaml`, `docs/events.md`, `docs/errors.md`, `docs/topology.md` and
 `tests/contracts/golden/<type>.json`, under the folder given with `--root` (the current one by default). `--check`
 writes nothing and fails when a file differs, is missing, or should not be there. Needs PyYAML, which only development
 installs.
@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from anime_common import asyncapi, contracts, events_page, topology_page, traffic
+from anime_common import asyncapi, contracts, errors_page, events_page, topology_page, traffic
 from anime_common.examples import COMMAND, EXAMPLE_TIME, example
 from anime_common.messages import REGISTRY, Kind, Message, Outgoing, ce_headers
 from anime_common.schemas import batch_file_schema, message_schema
@@ -37,6 +37,7 @@ def documents() -> dict[Path, str]:
         Path("docs/batch.schema.json"): _json(batch_file_schema()),
         Path("docs/topology.md"): topology_page.page(),
         Path("docs/events.md"): events_page.page(examples),
+        Path("docs/errors.md"): errors_page.page(),
     }
     for name, shown in examples.items():
         found[SCHEMAS / f"{name}.json"] = _json(message_schema(REGISTRY[name]))

@@ -65,14 +65,14 @@ class Copier:
                 size = await self.artifacts.copy(source, target.key, staged.sha256)
                 if size != staged.size:
                     reason = f"{source} has {size} bytes, not {staged.size}"
-                    return model.failed("staging_corrupt", reason, retryable=True)
+                    return model.failed("staging_corrupt", reason)
                 look = await self._look(staged, target)
             except Missing:
-                return model.failed("staging_missing", f"{source} is not there", retryable=True)
+                return model.failed("staging_missing", f"{source} is not there")
             except Corrupt as error:
-                return model.failed("staging_corrupt", str(error), retryable=True)
+                return model.failed("staging_corrupt", str(error))
             except pictures.NotAPicture as error:
-                return model.failed("not_a_picture", f"{source} cannot be filed: {error}", retryable=False)
+                return model.failed("not_a_picture", f"{source} cannot be filed: {error}")
             metrics.FILE_SECONDS.labels(type=kind).observe(time.perf_counter() - began)
             return look
 

@@ -12,6 +12,7 @@ from typing import Literal
 from uuid import UUID
 
 from anime_common.artifact_keys import checked, upload_key
+from anime_common.contracts import errors
 from anime_common.contracts.files import Filed, FilingFailed, RegisterUpload
 from anime_common.contracts.generation import Settings
 from anime_common.contracts.jobs import Job, JobFiling
@@ -145,20 +146,24 @@ def _is_upload(key: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a filing ended. `code`, `message` and `retryable` say why, when it failed."""
+    """How a filing ended. `code` (of the table of errors) and `message` say why, when it failed."""
 
     filed: bool
     code: str = ""
     message: str = ""
-    retryable: bool = False
+
+    @property
+    def retryable(self) -> bool:
+        """Whether making the outputs again may help, as the table of errors says."""
+        return errors.retryable(self.code)
 
 
 FILED = Verdict(filed=True)
 
 
-def failed(code: str, message: str, *, retryable: bool) -> Verdict:
-    """The verdict that the outputs cannot be filed; `retryable` when making them again may help."""
-    return Verdict(False, code, message, retryable)
+def failed(code: str, message: str) -> Verdict:
+    """The verdict that the outputs cannot be filed."""
+    return Verdict(False, code, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +199,7 @@ def entries(filing: JobFiling, template: str) -> list[Entry] | Verdict:
     """What a filing reserves, or why it cannot be filed at all."""
     indexes = [staged.index for staged in filing.staged]
     if len(set(indexes)) != len(indexes):
-        return failed("bad_listing", f"the worker listed an index twice: {indexes}", retryable=False)
+        return failed("bad_listing", f"the worker listed an index twice: {indexes}")
     found = []
     for staged in filing.staged:
 
@@ -212,7 +217,7 @@ def entries(filing: JobFiling, template: str) -> list[Entry] | Verdict:
         try:
             key_of(1)
         except ValueError as error:
-            return failed("bad_key", str(error), retryable=False)
+            return failed("bad_key", str(error))
         found.append(Entry(uuid7(), filing, staged, key_of))
     return found
 

@@ -130,7 +130,7 @@ def _verdict(row: Mapping[str, Any]) -> Verdict | None:
         return None
     if row["outcome"] == "filed":
         return model.FILED
-    return model.failed(row["code"], row["message"], retryable=row["retryable"])
+    return model.failed(row["code"], row["message"])
 
 
 async def decide(connection: Connection, verdicts: Mapping[FilingId, Verdict], looks: Mapping[UUID, Look]) -> None:

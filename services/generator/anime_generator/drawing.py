@@ -150,4 +150,4 @@ class Drawing:
             f"{spec.key} does not fit into memory at {settings.width} x {settings.height} ({error.message}). "
             f"The device has {in_words(memory.total)}{shared}. Ask for a smaller picture or another model; {problem}"
         )
-        return EngineError(OUT_OF_MEMORY, text, retryable=False)
+        return EngineError(OUT_OF_MEMORY, text)

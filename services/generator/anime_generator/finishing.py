@@ -58,10 +58,10 @@ def rendered(data: bytes, making: Making) -> tuple[bytes, Media]:
         media = probe(data)
     except Damaged as error:
         text = f"the file that was made cannot be used: {error}"
-        raise EngineError(OUTPUT_DAMAGED, text, retryable=True) from error
+        raise EngineError(OUTPUT_DAMAGED, text) from error
     except Unusable as error:
         text = f"the file that was made cannot be taken into the library: {error}"
-        raise EngineError(OUTPUT_UNUSABLE, text, retryable=False) from error
+        raise EngineError(OUTPUT_UNUSABLE, text) from error
     if media.media_type == "image/png":
         data = annotate_png(
             data,

@@ -48,7 +48,6 @@ class Hearing:
                 outcome="failed",
                 code=code,
                 message=message,
-                retryable=True,
                 lone=self.lone,
             )
             self.hear(Heard(ended))

@@ -60,9 +60,9 @@ class RunInputs(Mapping[UUID, Image.Image]):
             try:
                 self[file_id]
             except EngineError as error:
-                return EngineError(error.code, f"{name}: {error.message}", retryable=error.retryable)
+                return EngineError(error.code, f"{name}: {error.message}")
             except KeyError:
-                return EngineError("input_missing", f"{name}: the file {file_id} did not come", retryable=True)
+                return EngineError("input_unavailable", f"{name}: the file {file_id} did not come")
         return None
 
 
@@ -98,4 +98,4 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _unusable(text: str) -> EngineError:
-    return EngineError("input_unusable", text, retryable=False)
+    return EngineError("input_unusable", text)

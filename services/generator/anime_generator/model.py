@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from anime_common.contracts import errors
 from anime_common.contracts.generator import (
     AbandonAttempt,
     AttemptCancelled,
@@ -157,14 +158,15 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt has no pictures. `lone` is whether it ran alone: a group's failure counts against nobody.
+    """Why an attempt has no pictures: a code of the table of errors.
+
+    `lone` is whether it ran alone: a group's failure counts against nobody.
 
     The rest is what it spent until then: seconds a phase, and what the nodes of a workflow cost.
     """
 
     code: str
     message: str
-    retryable: bool
     lone: bool = True
     engine: str = ""
     timings: Mapping[Phase, float] = field(default_factory=dict)
@@ -301,7 +303,7 @@ def fail(worker: Worker, attempt_id: UUID, failure: Failure, now: datetime) -> D
         **_who(worker, found),
         code=failure.code,
         message=failure.message,
-        retryable=failure.retryable or not failure.lone,
+        retryable=errors.retryable(failure.code) or not failure.lone,
         counts=failure.lone,
         reached=found.progress.reached(),
         engine=failure.engine,

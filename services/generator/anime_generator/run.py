@@ -101,9 +101,9 @@ class Run:
             return error.poisoned
         except Exception as error:
             log.exception("run_failed", attempts=[str(attempt) for attempt in self._open])
-            self._end_all(EngineError("engine_error", f"the engine failed: {error!r}", retryable=True))
+            self._end_all(EngineError("engine_error", f"the engine failed: {error!r}"))
             return False
-        self._end_all(EngineError("engine_error", "the engine drew fewer pictures than asked", retryable=True))
+        self._end_all(EngineError("engine_error", "the engine drew fewer pictures than asked"))
         return False
 
     def begin(self, phase: Phase, attempts: tuple[UUID, ...]) -> None:
@@ -183,9 +183,9 @@ class Run:
         for attempt_id, job in tuple(self._open.items()):
             if info is None:
                 text = f"model: {job.settings.model} cannot be run here (any more)"
-                self._end(attempt_id, "failed", EngineError("model_unavailable", text, retryable=True))
+                self._end(attempt_id, "failed", EngineError("model_unavailable", text))
             elif (problem := settings_problem(info, job.settings)) is not None:
-                self._end(attempt_id, "failed", EngineError("bad_settings", problem, retryable=False))
+                self._end(attempt_id, "failed", EngineError("bad_settings", problem))
             elif (error := self.inputs.problem(job.settings)) is not None:
                 self._end(attempt_id, "failed", error)
 
@@ -219,7 +219,6 @@ class Run:
                 costs=self._costs[attempt_id].told(),
                 code=error.code if error else "",
                 message=error.message if error else "",
-                retryable=error.retryable if error else False,
                 lone=lone,
             )
         )

@@ -209,12 +209,12 @@ class Runner:
         if ended.outcome == "failed":
             engine = self._registry.engine(each.attempt.job.settings.model)
             spent = (engine, dict(ended.timings), ended.workflow, ended.costs)
-            failure = Failure(ended.code, ended.message, ended.retryable, ended.lone, *spent)
+            failure = Failure(ended.code, ended.message, ended.lone, *spent)
             self._desk.apply(model.fail(self._desk.worker, attempt_id, failure, datetime.now(UTC)))
         elif ended.outcome == "cancelled":
             self._desk.apply(model.stopped(self._desk.worker, attempt_id, outputs, datetime.now(UTC)))
         elif problem is not None:
-            failure = Failure("staging_failed", str(problem), retryable=True)
+            failure = Failure("staging_failed", str(problem))
             self._desk.apply(model.fail(self._desk.worker, attempt_id, failure, datetime.now(UTC)))
         else:
             await hit("generator.before_finished")

@@ -142,7 +142,7 @@ class Supply:
             except (Unavailable, OSError) as error:
                 if not wanted() or time.monotonic() + pause > give_up:
                     text = f"the file {file_id} cannot be had now: {error}"
-                    return Failure("input_unavailable", text, retryable=True)
+                    return Failure("input_unavailable", text)
                 log.warning("input_waits", file_id=str(file_id), error=str(error), retry_in=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -169,11 +169,11 @@ def _beyond(settings: Settings, view: FileView) -> bool:
 
 
 def _missing(file_id: UUID) -> Failure:
-    return Failure("input_missing", f"there is no file {file_id} in the library", retryable=False)
+    return Failure("input_missing", f"there is no file {file_id} in the library")
 
 
 def _unusable(text: str) -> Failure:
-    return Failure("input_unusable", text, retryable=False)
+    return Failure("input_unusable", text)
 
 
 def _sha256(data: bytes) -> str:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
+from anime_common.contracts import errors
 from anime_common.contracts.generation import Settings
 from anime_common.contracts.generator import DeviceInfo, OfferedJob, ResidentModel
 from anime_common.contracts.vocabulary import MediaType, ModelInfo, NodeCost, Phase
@@ -221,8 +222,12 @@ class Ended(Model):
     costs: tuple[NodeCost, ...] = ()
     code: str = ""
     message: str = ""
-    retryable: bool = False
     lone: bool = True
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another try may help, as the table of errors says."""
+        return errors.retryable(self.code)
 
 
 class Idle(Model):

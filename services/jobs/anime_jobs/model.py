@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from anime_common.contracts import errors
 from anime_common.contracts.echo import OptimizeFailed, OptimizePrompt, PromptOptimized
 from anime_common.contracts.files import Filed, FileDeleted, FilingFailed
 from anime_common.contracts.generation import Settings
@@ -151,6 +152,7 @@ class DeadlinePassed:
     """A waiting state has lasted too long: ask again, or go on without."""
 
 
+WORKER_LOST = "worker_lost"
 DRAWN = Reached(phase=Phase.SAVING, percent=99.0)
 """How far an attempt came whose pictures were all made, and could not be filed."""
 
@@ -403,7 +405,9 @@ def _finished(record: Record, message: AttemptFinished, moment: Moment) -> Decis
 
 
 def _failed(record: Record, message: AttemptFailed, moment: Moment) -> Decision:
-    error = JobError(code=message.code, message=message.message, retryable=message.retryable)
+    # A group's failure is nobody's: each member is tried again alone, whatever the code says of its own fault.
+    again = errors.retryable(message.code, told=message.retryable) or not message.counts
+    error = JobError(code=message.code, message=message.message, retryable=again)
     alone = record if message.counts else replace(record, run_alone=True)
     return _try_again(alone, moment, error, counts=message.counts, reached=message.reached)
 
@@ -424,7 +428,7 @@ def _released(record: Record, message: AttemptReleased, moment: Moment) -> Decis
 
 
 def _lost(record: Record, message: WorkerLost, moment: Moment) -> Decision:
-    error = JobError(code="worker_lost", message=message.reason, retryable=True)
+    error = JobError(code=WORKER_LOST, message=message.reason, retryable=errors.retryable(WORKER_LOST))
     return _try_again(record, moment, error, counts=message.counts, reached=message.reached)
 
 
@@ -452,7 +456,8 @@ def _not_filed(record: Record, message: FilingFailed, moment: Moment) -> Decisio
     if record.end_as is JobState.CANCELLED:
         text = f"cancelled; its pictures could not be kept: {message.message}"
         return _cancel_now(record, moment, text, reached=record.job.reached)
-    error = JobError(code=message.code, message=message.message, retryable=message.retryable)
+    again = errors.retryable(message.code, told=message.retryable)
+    error = JobError(code=message.code, message=message.message, retryable=again)
     return _try_again(record, moment, error, counts=True, reached=DRAWN)
 
 

@@ -86,7 +86,7 @@ def bind(workflow: Workflow, settings: Settings, shot: Shot, files: Files) -> No
     """The workflow for one picture; raises EngineError for what the workflow would not heed."""
     if ignored := unheeded(workflow, settings):
         text = f"{', '.join(ignored)}: the workflow {workflow.name} does not take it"
-        raise EngineError("bad_settings", text, retryable=False)
+        raise EngineError("bad_settings", text)
     graph: Nodes = copy.deepcopy(dict(workflow.graph))  # type: ignore[arg-type]
     values = dict(_values(workflow, settings, shot, files))
     for name, places in workflow.fields.items():
@@ -133,7 +133,7 @@ def _sampler(sampler: Sampler) -> tuple[str, str]:
         return SAMPLERS[sampler]
     except KeyError:
         text = f"sampler: ComfyUI has no {sampler} of its own; known: {', '.join(SAMPLERS)}"
-        raise EngineError(faults.BAD_VALUE, text, retryable=False) from None
+        raise EngineError(faults.BAD_VALUE, text) from None
 
 
 def _layer(skip: int, family: str) -> int:
@@ -148,7 +148,7 @@ def _plain(upscaler: str, files: Files, where: str) -> str:
     if upscaler in UPSCALERS:
         return UPSCALERS[upscaler]
     text = f"{where}.upscaler: there is no {upscaler!r}; known: {', '.join((*files.upscalers, *UPSCALERS))}"
-    raise EngineError(faults.MODEL_MISSING, text, retryable=False)
+    raise EngineError(faults.MODEL_MISSING, text)
 
 
 def _load(graph: Nodes, loader: str, settings: Settings, files: Files) -> None:
@@ -159,7 +159,7 @@ def _load(graph: Nodes, loader: str, settings: Settings, files: Files) -> None:
         name = files.loras.get(use.key)
         if name is None:
             text = f"loras.{use.key}: the server has no such LoRA (any more)"
-            raise EngineError("unknown_lora", text, retryable=True)
+            raise EngineError("unknown_lora", text)
         inputs = {"lora_name": name, "strength_model": use.weight, "strength_clip": use.weight}
         lora = _add(graph, f"lora-{number}", f"LoRA {number}", "LoraLoader", inputs | {"model": model, "clip": clip})
         model, clip = [lora, 0], [lora, 1]
@@ -190,7 +190,7 @@ def _enlarge_again(graph: Nodes, workflow: Workflow, file: str) -> None:
     places = [place for place in workflow.fields.get("hires.upscaler", ()) if _linked(graph, place.node, "image")]
     if not places:
         text = f"hires.upscaler: the workflow {workflow.name} enlarges in a way that takes no model"
-        raise EngineError("bad_settings", text, retryable=False)
+        raise EngineError("bad_settings", text)
     _with_model(graph, places[0].node, "image", "hires-upscale", file)
 
 

@@ -55,11 +55,11 @@ def choose(workflows: Mapping[str, Workflow], own: str, settings: Settings, remo
     if own == inline.NAME:
         if settings.workflow is None or not remote.inline:
             text = f"workflow: {'is missing' if remote.inline else 'the owner of the server has not switched that on'}"
-            raise EngineError("bad_settings", text, retryable=False)
+            raise EngineError("bad_settings", text)
         return inline.inline(settings.workflow, remote.inline_nodes)
     name = own or role_of(settings)
     try:
         return workflows[name]
     except KeyError:
         text = f"there is no workflow {name!r} any more"
-        raise EngineError(faults.WORKFLOW_INVALID, text, retryable=False) from None
+        raise EngineError(faults.WORKFLOW_INVALID, text) from None

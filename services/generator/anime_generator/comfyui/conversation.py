@@ -119,7 +119,7 @@ class Conversation:
                 self._tracker.left_queue()
             lost = lost + 1 if prompt.where is Where.NOWHERE else 0
             if lost > 1:
-                raise EngineError(faults.LOST, self._lost(), retryable=True)
+                raise EngineError(faults.LOST, self._lost())
             if prompt.where is Where.PENDING:
                 self._advanced = time.monotonic()
             if not self._wanted():
@@ -231,7 +231,7 @@ class Conversation:
             raise Cancelled
         if prompt.outcome is Outcome.INTERRUPTED:
             text = "the prompt was interrupted at the ComfyUI server"
-            raise EngineError(faults.INTERRUPTED, text, retryable=False)
+            raise EngineError(faults.INTERRUPTED, text)
         if prompt.outcome is Outcome.ERROR:
             raise faults.failed(prompt.error, self._nodes)
         return Done(prompt, self._tracker.costs(now, prompt.cached))
@@ -244,7 +244,7 @@ class Conversation:
         silent = time.monotonic() - self._answered
         if silent > self._patience.unreachable:
             text = f"the ComfyUI server has not answered for {silent:.0f} s: {faults.clean(str(error))}"
-            raise EngineError(faults.UNREACHABLE, text, retryable=True) from error
+            raise EngineError(faults.UNREACHABLE, text) from error
         if not self._wanted() and not self._known:
             raise Cancelled from error
         time.sleep(self._patience.between)
@@ -257,7 +257,7 @@ class Conversation:
         where = f"node {node.id} {node.title!r}" if node is not None else "no node"
         text = f"the ComfyUI server answers, but the prompt has not got on for {still:.0f} s, at {where}"
         self._stop(Prompt(Where.RUNNING))
-        raise EngineError(faults.STALLED, text, retryable=True)
+        raise EngineError(faults.STALLED, text)
 
     def _lost(self) -> str:
         if self._tracker.running:

@@ -1,7 +1,7 @@
 """What goes wrong on a ComfyUI server, as coded job errors. Pure.
 
 Texts name node, field and value. Tracebacks and the inputs of nodes are left out: they hold tensors and paths of the
-server. Retryable is what may pass by itself, or go well on another server.
+server. What may pass by itself, or go well on another server, says the table of `anime_common.contracts.errors`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ BAD_VALUE = "bad_value"
 WORKFLOW_INVALID = "workflow_invalid"
 NODE_FAILED = "node_failed"
 SERVER_ERROR = "comfyui_error"
+UPLOAD_REFUSED = "upload_refused"
 UNREACHABLE = "comfyui_unreachable"
 LOCKED_OUT = "comfyui_locked_out"
 LOST = "comfyui_lost"
@@ -46,11 +47,11 @@ def refused(answer: Mapping[str, Any] | None, status: int, nodes: Mapping[str, N
     """Why `/prompt` did not take a workflow; `answer` is its JSON, none when it sent none."""
     if answer is None:
         text = f"the ComfyUI server failed on the workflow (HTTP {status}): is it in the API format?"
-        return EngineError(WORKFLOW_INVALID if status < 500 else SERVER_ERROR, text, retryable=False)
+        return EngineError(WORKFLOW_INVALID if status < 500 else SERVER_ERROR, text)
     found = list(_reasons(answer.get("node_errors"), nodes))
     if found:
         code = next((code for wanted in (MODEL_MISSING, BAD_VALUE) for code, _ in found if code == wanted), found[0][0])
-        return EngineError(code, "; ".join(dict.fromkeys(text for _, text in found)), retryable=False)
+        return EngineError(code, "; ".join(dict.fromkeys(text for _, text in found)))
     error = answer.get("error")
     told = error if isinstance(error, Mapping) else {"message": error}
     text = clean(" ".join(str(told[name]) for name in ("message", "details") if told.get(name)))
@@ -58,14 +59,14 @@ def refused(answer: Mapping[str, Any] | None, status: int, nodes: Mapping[str, N
     if kind == "missing_node_type" or (kind == "invalid_prompt" and "does not exist" in text):
         class_type = (told.get("extra_info") or {}).get("class_type")  # newer servers name it here alone
         text = text if class_type is None or str(class_type) in text else f"{text} ({class_type})"
-        return EngineError(NODE_MISSING, text, retryable=False)
-    return EngineError(WORKFLOW_INVALID, text or f"HTTP {status}", retryable=False)
+        return EngineError(NODE_MISSING, text)
+    return EngineError(WORKFLOW_INVALID, text or f"HTTP {status}")
 
 
 def locked_out(status: int) -> EngineError:
     """The server wants to know who we are, or does not want us. Another worker's server may."""
     text = f"the ComfyUI server lets us in no further (HTTP {status}): are the headers in comfyui.toml right?"
-    return EngineError(LOCKED_OUT, text, retryable=True)
+    return EngineError(LOCKED_OUT, text)
 
 
 def dropped(answer: Mapping[str, Any], nodes: Mapping[str, Node]) -> EngineError | None:
@@ -78,8 +79,8 @@ def failed(error: Mapping[str, Any], nodes: Mapping[str, Node]) -> EngineError:
     kind, text = str(error.get("exception_type") or ""), clean(str(error.get("exception_message") or ""))
     where = _where(str(error.get("node_id") or ""), str(error.get("node_type") or ""), nodes)
     if any(sign in f"{kind} {text}".lower() for sign in _NO_MEMORY):
-        return EngineError(OUT_OF_MEMORY, f"{where}: the card has too little memory: {text}", retryable=True)
-    return EngineError(NODE_FAILED, f"{where} failed: {text or kind or 'no reason was given'}", retryable=False)
+        return EngineError(OUT_OF_MEMORY, f"{where}: the card has too little memory: {text}")
+    return EngineError(NODE_FAILED, f"{where} failed: {text or kind or 'no reason was given'}")
 
 
 def clean(text: str) -> str:

@@ -43,12 +43,12 @@ def inline(text: str, allowed: Collection[str]) -> Workflow:
     try:
         graph = read_graph(text)
     except (ValueError, RecursionError) as error:
-        raise EngineError(faults.WORKFLOW_INVALID, f"workflow: {error}", retryable=False) from error
+        raise EngineError(faults.WORKFLOW_INVALID, f"workflow: {error}") from error
     known = USUAL.union(allowed)
     if foreign := sorted({str(node["class_type"]) for node in graph.values()} - known):
         named = ", ".join(foreign[:8]) + (", …" if len(foreign) > 8 else "")
         text = f"workflow: the owner of the server has not allowed {named}: see inline_nodes in comfyui.toml"
-        raise EngineError(faults.NODE_NOT_ALLOWED, text, retryable=False)
+        raise EngineError(faults.NODE_NOT_ALLOWED, text)
     outputs = frozenset(
         name
         for name, node in graph.items()
@@ -56,9 +56,9 @@ def inline(text: str, allowed: Collection[str]) -> Workflow:
     )
     if not outputs:
         text = "workflow: no node of it writes files under a prefix: add a SaveImage node"
-        raise EngineError(faults.WORKFLOW_INVALID, text, retryable=False)
+        raise EngineError(faults.WORKFLOW_INVALID, text)
     linked = [name for name in outputs if isinstance(graph[name]["inputs"][PREFIX], list)]
     if linked:
         text = f"workflow: node {linked[0]}: {PREFIX} is linked to another node; we put our own there"
-        raise EngineError(faults.WORKFLOW_INVALID, text, retryable=False)
+        raise EngineError(faults.WORKFLOW_INVALID, text)
     return Workflow(NAME, "A workflow of the job's own", graph, {}, outputs)

@@ -31,11 +31,11 @@ def files_of(prompt: Prompt, nodes: frozenset[str], prefix: str) -> tuple[File, 
     if not proper:
         names = ", ".join(sorted(nodes))
         text = f"the workflow ended without a file of its nodes {names}: are they switched off, or all muted?"
-        raise EngineError(faults.NO_OUTPUT, text, retryable=False)
+        raise EngineError(faults.NO_OUTPUT, text)
     folder, _, name = prefix.rpartition("/")
     for file in proper:
         where = file.subfolder.replace("\\", "/").strip("/")
         if file.place == "output" and (where != folder or not file.name.startswith(name)):
             text = f"node {file.node} wrote {file.name!r}, which does not begin with the prefix of this attempt"
-            raise EngineError(faults.FOREIGN_OUTPUT, f"{text}: has it a filename_prefix?", retryable=False)
+            raise EngineError(faults.FOREIGN_OUTPUT, f"{text}: has it a filename_prefix?")
     return tuple(proper)

@@ -56,7 +56,7 @@ class Adapters:
         known = {spec.key: spec for spec in specs}
         for use in uses:
             if use.key not in known:
-                raise EngineError("unknown_lora", f"loras.{use.key}: this worker does not have it", retryable=True)
+                raise EngineError("unknown_lora", f"loras.{use.key}: this worker does not have it")
         wanted = [known[use.key] for use in uses]
         return tuple(spec for spec in wanted if not self._has(spec))
 
@@ -134,4 +134,4 @@ class Adapters:
 
 
 def _unusable(spec: LoraSpec, reason: str) -> EngineError:
-    return EngineError("model_unusable", f"loras.{spec.key}: {spec.source.name} {reason}", retryable=False)
+    return EngineError("model_unusable", f"loras.{spec.key}: {spec.source.name} {reason}")

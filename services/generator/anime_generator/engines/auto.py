@@ -92,7 +92,7 @@ class Whole:
 def load_whole(spec: ModelSpec, device: Device) -> Whole:
     """A model on its device, ready to draw; raises EngineError when its files cannot be used."""
     if spec.source is None:
-        raise EngineError("model_unusable", f"models.{spec.key}.source is missing", retryable=False)
+        raise EngineError("model_unusable", f"models.{spec.key}.source is missing")
     index = read_index(spec, spec.source)
     kind = _class_of(spec, index)
     absent = {name: None for name, value in index.items() if value == [None, None]}
@@ -106,7 +106,7 @@ def load_whole(spec: ModelSpec, device: Device) -> Whole:
             **absent,
         )
     except UNLOADABLE as error:
-        raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}", retryable=False) from error
+        raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device.torch_name)  # without a precision: some layers must stay in single
     return Whole(pipe, inspect.signature(kind.__call__).parameters)
@@ -116,7 +116,7 @@ def _class_of(spec: ModelSpec, index: dict[str, Any]) -> Any:
     """The pipeline class that a folder asks for, if it is one that is run as a whole."""
     name = str(index.get("_class_name"))
     if WHOLE.get(name) != spec.family:
-        raise EngineError("model_unusable", f"{spec.key}: {name} is not of family {spec.family!r}", retryable=False)
+        raise EngineError("model_unusable", f"{spec.key}: {name} is not of family {spec.family!r}")
     return getattr(diffusers, name)
 
 
@@ -247,7 +247,7 @@ class _Call:
             if not bool(torch.isfinite(tensors["latents"]).all()):
                 advice = f"set models.{self.spec.key}.precision to bfloat16 or float32"
                 reason = f"{self.spec.key} left the range of its precision: {advice}"
-                raise EngineError("not_a_number", reason, retryable=False)
+                raise EngineError("not_a_number", reason)
             self.tell(PhaseBegan(Phase.DECODING, left))
             self._demand(Phase.DECODING, pictures, shared)
             self._left(pictures)

@@ -209,13 +209,11 @@ class _Run:
             except Refused as refused:
                 text = f"the ComfyUI server does not hand out {file.name!r}, which it says it wrote"
                 if not left:
-                    raise EngineError(
-                        faults.OUTPUT_MISSING, f"{text} (HTTP {refused.status})", retryable=True
-                    ) from refused
+                    raise EngineError(faults.OUTPUT_MISSING, f"{text} (HTTP {refused.status})") from refused
                 time.sleep(PAUSE)
             except TooLarge as error:
                 text = f"the file {file.name!r} is too large: {error}"
-                raise EngineError(faults.OUTPUT_TOO_LARGE, text, retryable=False) from error
+                raise EngineError(faults.OUTPUT_TOO_LARGE, text) from error
         raise AssertionError("the last try returns or raises")
 
     def _files(self) -> Files:
@@ -252,7 +250,7 @@ class _Run:
         try:
             return self.inputs[file_id]
         except KeyError:
-            raise EngineError("input_missing", f"{name}: the file {file_id} did not come", retryable=True) from None
+            raise EngineError("input_unavailable", f"{name}: the file {file_id} did not come") from None
 
     def _upload(self, image: Image.Image) -> str:
         """Bring a picture to the server, under a name that says what is in it: the same one is there once."""
@@ -264,7 +262,7 @@ class _Run:
             return self._patiently(lambda: self.link.server.upload(name, data, "image/png", FOLDER))
         except Refused as refused:
             text = f"the ComfyUI server takes no pictures (HTTP {refused.status})"
-            raise EngineError(faults.SERVER_ERROR, text, retryable=True) from refused
+            raise EngineError(faults.UPLOAD_REFUSED, text) from refused
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while the server is away, as long as the picture is wanted; what it refuses is raised."""
@@ -277,7 +275,7 @@ class _Run:
                     raise Cancelled from error
                 if time.monotonic() > until:
                     text = f"the ComfyUI server does not answer: {faults.clean(str(error))}"
-                    raise EngineError(faults.UNREACHABLE, text, retryable=True) from error
+                    raise EngineError(faults.UNREACHABLE, text) from error
             except Refused as refused:
                 if refused.status in {401, 403}:
                     raise faults.locked_out(refused.status) from refused

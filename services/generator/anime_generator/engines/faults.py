@@ -41,12 +41,12 @@ def translated(doing: str) -> Iterator[None]:
             raise _no_room(doing, error) from error
         if any(sign in text for sign in LOST):
             raise _lost(doing, error) from error
-        raise EngineError("engine_error", f"{doing} failed: {text}", retryable=True) from error
+        raise EngineError("engine_error", f"{doing} failed: {text}") from error
 
 
 def _no_room(doing: str, error: BaseException) -> EngineError:
-    return EngineError(OUT_OF_MEMORY, f"out of memory while {doing}: {error}", retryable=True)
+    return EngineError(OUT_OF_MEMORY, f"out of memory while {doing}: {error}")
 
 
 def _lost(doing: str, error: BaseException) -> EngineError:
-    return EngineError("device_error", f"the device failed while {doing}: {error}", retryable=True, poisoned=True)
+    return EngineError("device_error", f"the device failed while {doing}: {error}", poisoned=True)

@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 CRASH_STATUS = 70
 TICK = 0.002
 
-FAILURES: dict[str, tuple[str, bool, bool]] = {
-    "oom": (OUT_OF_MEMORY, True, False),
-    "retryable": ("engine_error", True, False),
-    "permanent": ("bad_settings", False, False),
-    "poisoned": ("device_error", True, True),
+FAILURES: dict[str, tuple[str, bool]] = {
+    "oom": (OUT_OF_MEMORY, False),
+    "retryable": ("engine_error", False),
+    "permanent": ("bad_settings", False),
+    "poisoned": ("device_error", True),
 }
-"""By the value of `fail`: code, retryable, poisoned."""
+"""By the value of `fail`: code, poisoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +89,15 @@ def read_directives(options: dict[str, Option], prompt: str = "") -> Directives:
     known = asdict(Directives())
     for name, value in given.items():
         if name not in known:
-            raise EngineError("bad_settings", f"noop: there is no directive {name!r}", retryable=False)
+            raise EngineError("bad_settings", f"noop: there is no directive {name!r}")
         kind = type(known[name])
         try:
             known[name] = kind(value)
         except ValueError as error:
-            raise EngineError(
-                "bad_settings", f"noop: {name}={value!r} is no {kind.__name__}", retryable=False
-            ) from error
+            raise EngineError("bad_settings", f"noop: {name}={value!r} is no {kind.__name__}") from error
     directives = Directives(**known)
     if directives.fail and directives.fail not in FAILURES:
-        raise EngineError("bad_settings", f"noop: fail is one of {', '.join(FAILURES)}", retryable=False)
+        raise EngineError("bad_settings", f"noop: fail is one of {', '.join(FAILURES)}")
     return directives
 
 
@@ -233,9 +231,9 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OutOfMemoryError as error:
-        raise EngineError(OUT_OF_MEMORY, f"out of memory: {error}", retryable=True) from error
+        raise EngineError(OUT_OF_MEMORY, f"out of memory: {error}") from error
     except DeviceFaultError as error:
-        raise EngineError("device_error", str(error), retryable=True, poisoned=True) from error
+        raise EngineError("device_error", str(error), poisoned=True) from error
 
 
 def _misbehave(directives: Directives, step: int, pictures: tuple[Picture, ...], cancel: Cancel) -> None:
@@ -244,8 +242,8 @@ def _misbehave(directives: Directives, step: int, pictures: tuple[Picture, ...],
     if directives.hang_at == step:
         _hang()
     if directives.fail and step == max(directives.fail_at, 1):
-        code, retryable, poisoned = FAILURES[directives.fail]
-        raise EngineError(code, f"noop: {directives.fail} at step {step}", retryable=retryable, poisoned=poisoned)
+        code, poisoned = FAILURES[directives.fail]
+        raise EngineError(code, f"noop: {directives.fail} at step {step}", poisoned=poisoned)
     while directives.hold_at == step and Path(directives.hold).exists():
         if not wanted(pictures, cancel):
             raise Cancelled

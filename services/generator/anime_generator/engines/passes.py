@@ -98,7 +98,7 @@ class ForwardPass:
         try:
             return self.inputs[file_id]
         except KeyError:
-            raise EngineError("input_missing", f"{field}: the file {file_id} did not come", retryable=True) from None
+            raise EngineError("input_unavailable", f"{field}: the file {file_id} did not come") from None
 
     def _first(self, shared: Settings, canvas: Canvas | None) -> Beginning:
         """What the first pass begins with."""
@@ -268,7 +268,7 @@ class ForwardPass:
         if not bool(torch.isfinite(latent).all()):
             advice = f"set models.{self.spec.key}.precision to bfloat16 or float32"
             reason = f"{self.spec.key} left the range of its precision: {advice}"
-            raise EngineError("not_a_number", reason, retryable=False)
+            raise EngineError("not_a_number", reason)
         return self.resident.to_pixels(latent)
 
 

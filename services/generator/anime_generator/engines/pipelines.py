@@ -87,7 +87,7 @@ def load_pipeline(spec: ModelSpec, device: Device) -> Resident:
     except EngineError:
         raise
     except UNLOADABLE as error:
-        raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}", retryable=False) from error
+        raise EngineError("model_unusable", f"{spec.key} cannot be loaded: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     # Some encoders keep the precision of their file whatever was asked for: one precision for all.
     pipe.to(device.torch_name, dtype)
@@ -119,7 +119,7 @@ def _trained(spec: ModelSpec, pipe: Any) -> dict[str, Any]:
 
 def _from_files(spec: ModelSpec, dtype: Any) -> Any:
     if spec.source is None:
-        raise EngineError("model_unusable", f"models.{spec.key}.source is missing", retryable=False)
+        raise EngineError("model_unusable", f"models.{spec.key}.source is missing")
     if spec.source.is_dir():
         return _class_of(spec, spec.source).from_pretrained(
             spec.source,
@@ -134,7 +134,7 @@ def _from_files(spec: ModelSpec, dtype: Any) -> Any:
         )
     if spec.config is None:
         reason = f"models.{spec.key}.config is missing: a single file needs a folder with its family's configuration"
-        raise EngineError("model_unusable", reason, retryable=False)
+        raise EngineError("model_unusable", reason)
     family = _class_of(spec, spec.config)
     parts = tokenizers_for(spec.config) | _other_vae(spec, spec.config, dtype)
     if family is StableDiffusionPipeline:
@@ -173,9 +173,9 @@ def read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads(index_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = f"{spec.key}: {index_file} cannot be read: {error}"
-        raise EngineError("model_unusable", reason, retryable=False) from error
+        raise EngineError("model_unusable", reason) from error
     if problem := foreign_code(index):
-        raise EngineError("model_unusable", f"{spec.key}: {problem}", retryable=False)
+        raise EngineError("model_unusable", f"{spec.key}: {problem}")
     return index
 
 
@@ -185,7 +185,7 @@ def _class_of(spec: ModelSpec, folder: Path) -> Any:
     found = _BY_CLASS.get(str(index.get("_class_name")))
     if found is None or (spec.family and FAMILIES.get(spec.family) is not found):
         reason = f"{spec.key}: {index.get('_class_name')} is not of family {spec.family or ' or '.join(FAMILIES)!r}"
-        raise EngineError("model_unusable", reason, retryable=False)
+        raise EngineError("model_unusable", reason)
     return found
 
 

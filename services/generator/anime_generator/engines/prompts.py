@@ -97,7 +97,7 @@ class _Encoder:
         deepest = len(answer.hidden_states) - 1
         if clip_skip > deepest:
             text = f"clip_skip: the text encoder has {deepest} layers to choose from, not {clip_skip}"
-            raise EngineError("bad_settings", text, retryable=False)
+            raise EngineError("bad_settings", text)
         if self._penultimate:
             return answer.hidden_states[-(clip_skip + 1)]
         if clip_skip == 1:

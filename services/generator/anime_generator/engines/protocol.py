@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from anime_common.contracts import errors
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -27,15 +29,23 @@ OUT_OF_MEMORY = "out_of_memory"
 
 
 class EngineError(Exception):
-    """Why pictures could not be made. `poisoned` when the process that raised it must not be used again."""
+    """Why pictures could not be made: a code of `anime_common.contracts.errors` and a text.
 
-    def __init__(self, code: str, message: str, *, retryable: bool, poisoned: bool = False) -> None:
+    `poisoned` when the process that raised it must not be used again.
+    """
+
+    def __init__(self, code: str, message: str, *, poisoned: bool = False) -> None:
         super().__init__(message)
-        self.code, self.message, self.retryable, self.poisoned = code, message, retryable, poisoned
+        self.code, self.message, self.poisoned = code, message, poisoned
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another try may help, as the table of errors says."""
+        return errors.retryable(self.code)
 
     def bare(self) -> EngineError:
         """The same without the frames it came through, which hold on to tensors."""
-        return EngineError(self.code, self.message, retryable=self.retryable, poisoned=self.poisoned)
+        return EngineError(self.code, self.message, poisoned=self.poisoned)
 
 
 class Cancelled(Exception):

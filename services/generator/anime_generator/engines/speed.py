@@ -45,4 +45,4 @@ def _missing_compiler(*, on_card: bool) -> str | None:
 
 
 def _impossible(spec: ModelSpec, option: str, why: str) -> EngineError:
-    return EngineError("model_unusable", f"models.{spec.key}.options.{option}: {why}", retryable=False)
+    return EngineError("model_unusable", f"models.{spec.key}.options.{option}: {why}")

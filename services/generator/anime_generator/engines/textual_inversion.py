@@ -82,4 +82,4 @@ def _vectors(embedding: EmbeddingSpec) -> dict[int, Any]:
 
 def _unusable(embedding: EmbeddingSpec, reason: str) -> EngineError:
     text = f"embeddings.{embedding.key}: {embedding.source.name} {reason}"
-    return EngineError("model_unusable", text, retryable=False)
+    return EngineError("model_unusable", text)

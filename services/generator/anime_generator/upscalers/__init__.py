@@ -79,9 +79,9 @@ def upscale(
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, not {tile}")
     if (reason := why_missing(name)) is not None:
-        raise EngineError(MISSING, reason, retryable=False)
+        raise EngineError(MISSING, reason)
     if image.mode.startswith(_WIDE_MODES):
-        raise EngineError("invalid_image", f"pictures of mode {image.mode} cannot be upscaled", retryable=False)
+        raise EngineError("invalid_image", f"pictures of mode {image.mode} cannot be upscaled")
     tell = on_progress or _nobody
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     if name == LANCZOS or factor <= 1:

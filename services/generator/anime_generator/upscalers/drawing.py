@@ -42,7 +42,7 @@ class Loaded:
         """Read the weights; raises EngineError."""
         file = file_of(network.file)
         if file is None:
-            raise EngineError("upscaler_missing", f"the weights {network.file} are not installed", retryable=False)
+            raise EngineError("upscaler_missing", f"the weights {network.file} are not installed")
         precision = torch.float32 if device.startswith("cpu") else torch.float16
         with translated("loading an upscaler"):
             weights = [

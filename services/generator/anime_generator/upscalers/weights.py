@@ -60,4 +60,4 @@ def read_weights(file: Path, shapes: Sequence[Shape]) -> list[Array]:
 
 def _broken(file: Path, why: str) -> EngineError:
     text = f"the weights {file.name} are not what they should be ({why}): install {DISTRIBUTION} anew"
-    return EngineError("upscaler_missing", text, retryable=False)
+    return EngineError("upscaler_missing", text)
