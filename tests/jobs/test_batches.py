@@ -30,7 +30,7 @@ from anime_common.contracts.batches import (
 )
 from anime_common.contracts.files import Filed, SheetMade
 from anime_common.contracts.generator import AttemptFailed, AttemptFinished, AttemptStarted, OfferedJob
-from anime_common.contracts.jobs import GET_QUEUE, LIST_JOBS, JobQuery, JobView
+from anime_common.contracts.jobs import GET_QUEUE, LIST_JOBS, CommandDone, JobQuery, JobView, RetryJob
 from anime_common.contracts.vocabulary import JobState, Phase, Priority
 from anime_common.examples import example
 from anime_common.messages import Outgoing, uuid7
@@ -218,6 +218,23 @@ async def test_its_end_is_told_once_with_a_plan_of_its_sheet_and_again_after_a_r
         (cell,) = ended.cells
         assert (cell.file_id, ended.plan.columns[cell.column]) == (files[first.job_id], first.settings.prompt)
 
+        again = await world.command(RetryJob(job=str(second.job_id)))
+        assert isinstance(again, CommandDone)
+        reopened = await ask(world, GET_BATCH, BatchRef(batch=str(ident)))
+        assert (reopened.ended_at, reopened.percent) == (None, 50.0), "one job that is tried again opens its batch"
+        second = (await worker.offer()).jobs[0]
+        await world.fact(
+            AttemptFailed,
+            worker,
+            second,
+            code="out_of_memory",
+            message="too large",
+            retryable=False,
+            counts=True,
+            failed_at=datetime.now(UTC),
+        )
+        ended = (await told(world, BatchEnded, 2))[-1]
+
         none = await ask(world, RETRY_BATCH, RetryBatch(batch=str(ident), code="worker_lost"))
         assert none.jobs == 0
         retried = await ask(world, RETRY_BATCH, RetryBatch(batch=str(ident), code="out_of_memory"))
@@ -226,12 +243,12 @@ async def test_its_end_is_told_once_with_a_plan_of_its_sheet_and_again_after_a_r
         assert third.job_id == second.job_id
         files[third.job_id] = uuid7()
         await finish(world, worker, third, files[third.job_id])
-        _, again = await told(world, BatchEnded, 2)
-        assert {cell.file_id for cell in again.cells} == set(files.values())
-        assert again.batch.version > ended.batch.version
+        last = (await told(world, BatchEnded, 3))[-1]
+        assert {cell.file_id for cell in last.cells} == set(files.values())
+        assert last.batch.version > ended.batch.version
 
         sheet = example(SheetMade).file.model_copy(update={"id": uuid7()})
-        for version in (ended.batch.version - 1, again.batch.version):
+        for version in (ended.batch.version - 1, last.batch.version):
             made = SheetMade(batch_id=ident, batch_version=version, epoch=1, file=sheet)
             await world.files.publish(Outgoing(made, made.ident()))
 

@@ -1,4 +1,7 @@
-"""Batches: accepted, found and moved inside one transaction each."""
+"""Batches: accepted, found and moved inside one transaction each.
+
+Whoever locks jobs and their batch locks the jobs first, in order, then the batch, as a fact that ends the last job does.
+"""
 
 from __future__ import annotations
 
@@ -244,14 +247,15 @@ def _job_id(batch_id: UUID, index: int) -> UUID:
 
 async def update(ledger: Ledger, books: Books, question: UpdateBatch) -> tuple[BatchMoved, list[Outgoing]]:
     """Rename, pause, resume or prioritise a batch. Raises Refused (404, 412)."""
-    batch = await find(books.connection, question, update=True)
-    check_version(question.expected_version, batch.version, "batch")
+    batch = await find(books.connection, question)
     changes = question.changes
     moved, sent = 0, list[Outgoing]()
     if changes.priority is not None:
         wanted = JobChanges(priority=changes.priority)
         waiting = (JobState.PREPARING, JobState.QUEUED, JobState.DISPATCHED)
         moved, sent = await _each(ledger, books, batch, waiting, lambda job: PrioritizeJob(job=job, changes=wanted))
+    batch = await find(books.connection, question, update=True)
+    check_version(question.expected_version, batch.version, "batch")
     name = changes.name if changes.name is not None else batch.name
     paused = changes.paused if changes.paused is not None else batch.paused
     if (name, paused) == (batch.name, batch.paused) and not moved:
@@ -263,7 +267,7 @@ async def update(ledger: Ledger, books: Books, question: UpdateBatch) -> tuple[B
 
 async def cancel(ledger: Ledger, books: Books, question: CancelBatch) -> tuple[BatchMoved, list[Outgoing]]:
     """Stop every job of a batch that has not ended. Raises Refused (404)."""
-    batch = await find(books.connection, question, update=True)
+    batch = await find(books.connection, question)
     alive = [state for state in JobState if not state.ended and state is not JobState.FILING]
     moved, sent = await _each(ledger, books, batch, alive, lambda job: CancelJob(job=job))
     if not moved:
@@ -273,12 +277,12 @@ async def cancel(ledger: Ledger, books: Books, question: CancelBatch) -> tuple[B
 
 async def retry(ledger: Ledger, books: Books, question: RetryBatch) -> tuple[BatchMoved, list[Outgoing]]:
     """Run failed jobs of a batch again. Raises Refused (404)."""
-    batch = await find(books.connection, question, update=True)
+    batch = await find(books.connection, question)
     states = [JobState.FAILED, *([JobState.CANCELLED] if question.cancelled else [])]
     moved, sent = await _each(ledger, books, batch, states, lambda job: RetryJob(job=job), code=question.code)
     if not moved:
         return BatchMoved(jobs=0, batch=batch), []
-    return await _changed(ledger, books, batch, moved, sent, ended_at=None)
+    return await _changed(ledger, books, batch, moved, sent)
 
 
 async def _each(
@@ -351,6 +355,15 @@ async def end(connection: store.Connection, batch_ids: Iterable[UUID], epoch: in
             event = await _with_sheet(connection, event, batch.axes, sheet, today)
         sent.append(outgoing(event))
     return sent
+
+
+async def reopen(connection: store.Connection, batch_ids: Iterable[UUID]) -> None:
+    """Jobs of batches that may have ended wait again."""
+    await connection.execute(
+        "UPDATE batches SET ended_at = NULL, updated_at = now(), version = version + 1"
+        " WHERE id = ANY($1::uuid[]) AND ended_at IS NOT NULL",
+        sorted(set(batch_ids)),
+    )
 
 
 async def _with_sheet(

@@ -65,6 +65,7 @@ class Books:
     _projects: dict[str, Project | None] = field(default_factory=dict)
     _casts: dict[tuple[UUID, Cast], tuple[Member, ...]] = field(default_factory=dict)
     _finished: dict[UUID, Moment] = field(default_factory=dict)
+    _reopened: dict[UUID, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._now = dict(self._read)
@@ -92,8 +93,11 @@ class Books:
         after, messages = decide(record, message, at)
         self._now[record.job.id] = after
         self._keep_attempt(record, after, message, at)
-        if after.job.batch_id is not None and after.state.ended and not record.state.ended:
-            self._finished[after.job.batch_id] = at
+        if after.job.batch_id is not None and after.state.ended != record.state.ended:
+            if after.state.ended:
+                self._finished[after.job.batch_id] = at
+            else:
+                self._reopened[after.job.batch_id] = None
         return after, [outgoing(each) for each in messages]
 
     def _keep_attempt(self, before: Record, after: Record, message: object, at: Moment) -> None:
@@ -150,6 +154,8 @@ class Books:
         self._settle()
 
     async def _end_batches(self) -> None:
+        if self._reopened:
+            await batches.reopen(self.connection, self._reopened)
         if not self._finished:
             return
         today = max(at.today for at in self._finished.values())
@@ -159,7 +165,15 @@ class Books:
     def _settle(self) -> None:
         """What was written is what was read: writing again changes nothing."""
         self._read = dict(self._now)
-        for each in (self._added, self._opened, self._started, self._ended, self._spent, self._finished):
+        for each in (
+            self._added,
+            self._opened,
+            self._started,
+            self._ended,
+            self._spent,
+            self._finished,
+            self._reopened,
+        ):
             each.clear()
 
 
