@@ -1,6 +1,6 @@
 """Batches: accepted, found and moved inside one transaction each.
 
-Whoever locks jobs and their batch locks the jobs first, in order, then the batch, as a fact that ends the last job does.
+Whoever locks jobs and their batch locks the jobs first, in order, then the batch: as a fact that ends a last job does.
 """
 
 from __future__ import annotations
