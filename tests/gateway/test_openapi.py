@@ -25,6 +25,7 @@ def test_every_path_of_the_design_is_there() -> None:
             "/jobs/{job}",
             "/jobs/{job}/cancel",
             "/jobs/{job}/retry",
+            "/jobs/{job}/attempts",
             "/jobs/{job}/preview",
             "/jobs/{job}/events",
         ),

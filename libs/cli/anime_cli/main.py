@@ -12,6 +12,7 @@ import structlog
 import typer
 
 from anime_cli import (
+    attempts,
     batches,
     characters,
     compose,
@@ -87,6 +88,7 @@ app.command(cls=generate.WithFactors)(generate.generate)
 app.command()(upscale.upscale)
 app.command()(regenerate.regenerate)
 app.command()(jobs.jobs)
+app.command()(attempts.attempts)
 app.command()(jobs.watch)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)

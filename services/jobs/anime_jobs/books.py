@@ -15,6 +15,7 @@ from uuid import UUID
 
 from anime_common import outbox
 from anime_common.contracts.casting import Cast
+from anime_common.contracts.files import FilingFailed
 from anime_common.contracts.generator import (
     AttemptCancelled,
     AttemptFailed,
@@ -29,7 +30,7 @@ from anime_common.messages import Outgoing
 from anime_jobs import batches, characters, projects, roster, store
 from anime_jobs.changes import outgoing
 from anime_jobs.composition import Member
-from anime_jobs.model import Dispatch, Moment, OfferFenced, Record, WorkerLost, decide
+from anime_jobs.model import WORKER_LOST, Dispatch, Moment, OfferFenced, Record, WorkerLost, decide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,8 @@ class Books:
     _added: list[UUID] = field(default_factory=list)
     _opened: list[Record] = field(default_factory=list)
     _started: list[tuple[UUID, datetime]] = field(default_factory=list)
-    _ended: list[tuple[UUID, str, datetime, str | None]] = field(default_factory=list)
+    _ended: list[store.AttemptEnd] = field(default_factory=list)
+    _unfiled: list[store.AttemptEnd] = field(default_factory=list)
     _spent: list[tuple[UUID, AttemptFinished | AttemptFailed]] = field(default_factory=list)
     _models: list[ModelInfo] | None = None
     _projects: dict[str, Project | None] = field(default_factory=dict)
@@ -104,14 +106,16 @@ class Books:
         if isinstance(message, Dispatch):
             self._opened.append(after)
         attempt = before.job.attempt_id
-        if attempt is None or before.state not in _OWNED:
+        if attempt is None:
+            return
+        if isinstance(message, FilingFailed) and before.state is JobState.FILING and after is not before:
+            self._unfiled.append(_end(attempt, "finished", after, message, at))
+        if before.state not in _OWNED:
             return
         if isinstance(message, AttemptStarted):
             self._started.append((attempt, message.started_at))
         elif after.state not in _OWNED and (outcome := OUTCOMES.get(type(message))) is not None:
-            error = after.job.error.message if after.job.error else None
-            ended = message.finished_at if isinstance(message, AttemptFinished) else at.now
-            self._ended.append((attempt, outcome, ended, None if outcome == "finished" else error))
+            self._ended.append(_end(attempt, outcome, after, message, at))
             if isinstance(message, AttemptFinished | AttemptFailed):
                 self._spent.append((attempt, message))
 
@@ -150,6 +154,7 @@ class Books:
         await store.start_attempts(self.connection, self._started)
         await store.spend_attempts(self.connection, self._spent)
         await store.end_attempts(self.connection, self._ended)
+        await store.unfiled_attempts(self.connection, self._unfiled)
         await self._end_batches()
         self._settle()
 
@@ -171,10 +176,30 @@ class Books:
             self._started,
             self._ended,
             self._spent,
+            self._unfiled,
             self._finished,
             self._reopened,
         ):
             each.clear()
+
+
+def _end(attempt: UUID, outcome: str, after: Record, message: object, at: Moment) -> store.AttemptEnd:
+    """What is kept of an attempt's end. The job's own error may be of an earlier attempt: the message's is taken."""
+    code: str | None = None
+    text: str | None = None
+    match message:
+        case AttemptFailed() | FilingFailed():
+            code, text = message.code, message.message
+        case WorkerLost():
+            code, text = WORKER_LOST, message.reason
+        case AttemptReleased():
+            text = message.reason
+    delay: float | None = None
+    if after.state is JobState.QUEUED:
+        delay = (after.next_try_at - at.now).total_seconds() if after.next_try_at is not None else 0.0
+    reached = message.reached if isinstance(message, AttemptFailed | AttemptCancelled | WorkerLost) else None
+    ended = message.finished_at if isinstance(message, AttemptFinished) else at.now
+    return store.AttemptEnd(attempt, outcome, ended, text, code, delay, reached)
 
 
 @asynccontextmanager

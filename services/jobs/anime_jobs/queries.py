@@ -75,6 +75,7 @@ class Queries:
             contract.GET_WORKERS: self.workers,
             contract.GET_CATALOGUE: self.catalogue,
             contract.GET_PROFILE: self.profile,
+            contract.GET_ATTEMPTS: self.attempts,
             contract.GET_STATS: self.stats,
             production.CREATE_PROJECT: self._changing(projects.create),
             production.GET_PROJECT: self._reading(projects.get),
@@ -316,6 +317,21 @@ class Queries:
             name = question.workflow or question.model or ""
             column: Literal["workflow", "model"] = "workflow" if question.workflow is not None else "model"
             return profile(f"{column} {name}", await store.spent_by(connection, column, name, question.days))
+
+    async def attempts(self, question: JobQuestion) -> contract.Attempts:
+        """Every attempt at one job; raises Refused (404)."""
+        async with transaction(self.pool) as connection:
+            record = await store.find(connection, question.job)
+            if record is None:
+                raise not_found("job", question.job)
+            items = await store.attempts_of(connection, record.job.id)
+        return contract.Attempts(
+            job_id=record.job.id,
+            job_code=record.job.code,
+            failures=record.job.failures,
+            next_try_at=record.next_try_at,
+            items=items,
+        )
 
     async def stats(self, _: Empty) -> LedgerStats:
         """Counts and speeds."""

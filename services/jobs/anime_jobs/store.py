@@ -11,8 +11,8 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from anime_common.contracts.generator import AttemptFailed, AttemptFinished
-from anime_common.contracts.jobs import Job
-from anime_common.contracts.vocabulary import JobState, NodeCost, Phase, StagedOutput
+from anime_common.contracts.jobs import Attempt, Job
+from anime_common.contracts.vocabulary import JobState, NodeCost, Phase, Reached, StagedOutput
 from anime_jobs.composition import Production
 from anime_jobs.model import Record
 from anime_jobs.profile import Spent
@@ -252,13 +252,57 @@ def _spent(row: Mapping[str, Any]) -> Spent:
     return Spent(row["engine"] or "", row["model"] or "", row["workflow"], timings, costs)
 
 
-async def end_attempts(connection: Connection, ends: Sequence[tuple[UUID, str, datetime, str | None]]) -> None:
-    """Note how attempts ended (attempt, outcome, when, error); the first end of each stays."""
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended. `delay` is seconds until the next one at the earliest; None when there is none to be."""
+
+    attempt: UUID
+    outcome: str
+    at: datetime
+    error: str | None = None
+    code: str | None = None
+    delay: float | None = None
+    reached: Reached | None = None
+
+
+async def end_attempts(connection: Connection, ends: Sequence[AttemptEnd]) -> None:
+    """Note how attempts ended; the first end of each stays."""
     await _each(
         connection,
-        "UPDATE attempts SET outcome = $2, ended_at = $3, error = $4 WHERE id = $1 AND outcome IS NULL",
-        ends,
+        "UPDATE attempts SET outcome = $2, ended_at = $3, error = $4, code = $5, retry_delay = $6, reached = $7"
+        " WHERE id = $1 AND outcome IS NULL",
+        [
+            (
+                end.attempt,
+                end.outcome,
+                end.at,
+                end.error,
+                end.code,
+                end.delay,
+                end.reached.model_dump(mode="json") if end.reached is not None else None,
+            )
+            for end in ends
+        ],
     )
+
+
+async def unfiled_attempts(connection: Connection, ends: Sequence[AttemptEnd]) -> None:
+    """Note why what finished attempts drew could not be filed; they stay finished, for their speed is true."""
+    await _each(
+        connection,
+        "UPDATE attempts SET error = $2, code = $3, retry_delay = $4 WHERE id = $1",
+        [(end.attempt, end.error, end.code, end.delay) for end in ends],
+    )
+
+
+async def attempts_of(connection: Connection, job_id: UUID) -> tuple[Attempt, ...]:
+    """Every attempt of a job, the first one first."""
+    rows = await connection.fetch(
+        "SELECT id, number, worker, model, engine, outcome, dispatched_at AS offered_at, started_at, ended_at, code,"
+        " error, reached, retry_delay FROM attempts WHERE job_id = $1 ORDER BY number",
+        job_id,
+    )
+    return tuple(Attempt.model_validate(dict(row)) for row in rows)
 
 
 async def _each(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

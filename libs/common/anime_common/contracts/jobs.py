@@ -313,6 +313,40 @@ class Profile(Model):
     hints: tuple[str, ...] = Field((), description="What would help, for people.")
 
 
+class Attempt(Model):
+    """One try of a worker at a job. Times are of the ledger, but for the start, which is the worker's."""
+
+    id: UUID = Field(description="The attempt.")
+    number: int = Field(description="From 1.")
+    worker: str = Field(description="Name of the worker.")
+    model: str | None = Field(None, description="Key of the model; absent when it was not settled yet.")
+    engine: str | None = Field(None, description="Engine that ran it; absent when it told nothing of its work.")
+    outcome: str | None = Field(
+        None, description="finished, failed, cancelled, released, lost or fenced; absent while it lasts."
+    )
+    offered_at: datetime = Field(description="When it was offered to the worker.")
+    started_at: datetime | None = Field(None, description="When work began.")
+    ended_at: datetime | None = Field(None, description="When it ended.")
+    code: str | None = Field(
+        None, description="Why it failed, for programs; also of pictures that were drawn and could not be filed."
+    )
+    error: str | None = Field(None, description="Why it ended, for people.")
+    reached: Reached | None = Field(None, description="How far it came, of one that ended without its pictures.")
+    retry_delay: float | None = Field(
+        None, description="Seconds until the next attempt at the earliest; absent when none was to follow."
+    )
+
+
+class Attempts(Model):
+    """Every attempt of a job."""
+
+    job_id: UUID = Field(description="The job.")
+    job_code: str = Field(description="Short id of the job.")
+    failures: int = Field(description="How many of the job's tries are used up.")
+    next_try_at: datetime | None = Field(None, description="When it is tried again at the earliest.")
+    items: tuple[Attempt, ...] = Field(description="The attempts, the first one first.")
+
+
 class CatalogueEntry(Model):
     """A model that some worker can or could run."""
 
@@ -394,6 +428,7 @@ GET_JOB = Rpc("jobs", "get", JobQuestion, JobView)
 LIST_JOBS = Rpc("jobs", "list", JobQuery, JobPage)
 GET_QUEUE = Rpc("jobs", "queue", Empty, QueueState)
 GET_WORKERS = Rpc("jobs", "generators", Empty, Workers)
+GET_ATTEMPTS = Rpc("jobs", "attempts", JobQuestion, Attempts)
 GET_PROFILE = Rpc("jobs", "profile", ProfileQuestion, Profile)
 GET_CATALOGUE = Rpc("jobs", "models", Empty, Catalogue)
 GET_STATS = Rpc("jobs", "stats", Empty, LedgerStats)

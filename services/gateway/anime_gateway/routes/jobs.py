@@ -12,8 +12,10 @@ from starlette.responses import Response
 
 from anime_common.contracts.generation import GenerationRequest
 from anime_common.contracts.jobs import (
+    GET_ATTEMPTS,
     GET_JOB,
     LIST_JOBS,
+    Attempts,
     CancelJob,
     JobChanges,
     JobPage,
@@ -165,6 +167,12 @@ def checked(job: str) -> str:
         return _REF.validate_python(job)
     except ValidationError as error:
         raise not_found("job", job[:64], "job") from error
+
+
+@router.get("/{job}/attempts", summary="Every attempt at a job", response_model=Attempts, responses=errors(404))
+async def attempts(gateway: Deps, job: Ref) -> Response:
+    """Who tried, when it was offered, begun and ended, how far it came, why it ended, and how long until the next."""
+    return answer(await gateway.ask(GET_ATTEMPTS, JobQuestion(job=checked(job))))
 
 
 @router.patch(
