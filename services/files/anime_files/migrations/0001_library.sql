@@ -70,6 +70,13 @@ CREATE TABLE outbox (
 );
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM files) OR EXISTS (SELECT FROM filings) OR EXISTS (SELECT FROM outbox)
+    ) THEN
+        RAISE EXCEPTION 'refused: files of the library and unsent messages would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 
 DROP TABLE outbox;
 DROP TABLE inbox;

@@ -7,6 +7,11 @@ ALTER TABLE files ADD COLUMN name text;
 CREATE INDEX files_unfinished_uploads ON files (updated_at) WHERE type = 'upload' AND state = 'reserved';
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (EXISTS (SELECT FROM files WHERE name IS NOT NULL)) THEN
+        RAISE EXCEPTION 'refused: names of uploads would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 
 DROP INDEX files_unfinished_uploads;
 ALTER TABLE files DROP COLUMN name;

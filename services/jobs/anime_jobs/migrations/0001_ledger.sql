@@ -162,6 +162,14 @@ JOIN projects p ON p.id = j.project_id;
 COMMENT ON VIEW anime_api.production_jobs IS 'Read-only, for readers of the former table of this name.';
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM jobs) OR EXISTS (SELECT FROM projects WHERE slug <> 'default')
+        OR EXISTS (SELECT FROM refusals) OR EXISTS (SELECT FROM outbox)
+    ) THEN
+        RAISE EXCEPTION 'refused: jobs, projects and unsent messages would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 
 DROP VIEW anime_api.production_jobs;
 DROP TABLE outbox, inbox, refusals, attempts, jobs, lost_incarnations, workers, models, projects, meta;
