@@ -42,7 +42,7 @@ BASES: Mapping[str, Kept] = {
         "INSERT INTO files (id, state, key, index, project_id, project, date, type, media_type, size, width, height,"
         f" sha256) VALUES ('{JOB}', 'filed', 'a/b.png', 0, '{DEFAULT_PROJECT}', 'default', '2026-01-02', 'image',"
         " 'image/png', 3, 4, 5, 'abc')",
-        "SELECT key || ' ' || type FROM files",
+        "SELECT key || ' ' || type FROM files WHERE key = 'a/b.png'",
         "a/b.png image",
     ),
     "echo": Kept(
@@ -57,12 +57,27 @@ LOST: Mapping[str, Mapping[str, str]] = {
         "0001_ledger": "SELECT",
         "0002_reached": """UPDATE jobs SET reached = '{"phase": "sampling"}'""",
         "0003_costs": "UPDATE attempts SET engine = 'noop'",
-        "0009_attempts": "UPDATE attempts SET code = 'engine_error'",
+        "0004_projects": "UPDATE projects SET rating = 'explicit'",
+        "0005_characters": (
+            f"INSERT INTO characters (id, slug) VALUES ('{JOB}', 'yuki');"
+            f"INSERT INTO character_versions (character_id, version, content) VALUES ('{JOB}', 1, '{{}}')"
+        ),
+        "0006_batches": (
+            "INSERT INTO batches (id, code, client, project_id, asked, asked_hash, total, created_at, updated_at)"
+            f" VALUES ('{JOB}', 'b4k7m2p9', 'gateway', '{DEFAULT_PROJECT}', '{{}}', 'h', 1, now(), now())"
+        ),
+        "0007_attempts": "UPDATE attempts SET code = 'engine_error'",
     },
     "files": {
         "0001_library": "SELECT",
         "0002_uploads": "UPDATE files SET name = 'sketch.png'",
         "0003_media": "UPDATE files SET duration = 1.5",
+        "0004_trash": (
+            "INSERT INTO files (id, state, key, index, project_id, project, date, type, media_type, size, width,"
+            f" height, sha256, trashed_at) VALUES (gen_random_uuid(), 'trashed', 'a/c.png', 0, '{DEFAULT_PROJECT}', 'default',"
+            " '2026-01-02', 'image', 'image/png', 3, 4, 5, 'abc', now())"
+        ),
+        "0005_sheets": f"INSERT INTO sheets (batch_id, version, epoch, asked) VALUES ('{JOB}', 1, 1, '{{}}')",
     },
     "echo": {"0001_echo": "SELECT"},
 }

@@ -10,6 +10,13 @@ CREATE INDEX files_in_trash ON files (trashed_at) WHERE state = 'trashed';
 CREATE INDEX files_by_project_id ON files (project_id) INCLUDE (size) WHERE state IN ('filed', 'trashed');
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM files WHERE state = 'trashed')
+    ) THEN
+        RAISE EXCEPTION 'refused: which files lie in the trash would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 
 -- Without a trash, what lies there is in the library again.
 DROP INDEX files_by_project_id;

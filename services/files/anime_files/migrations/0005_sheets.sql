@@ -16,5 +16,12 @@ CREATE TABLE sheets (
 CREATE INDEX sheets_to_make ON sheets (created_at) WHERE state = 'asked';
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM sheets)
+    ) THEN
+        RAISE EXCEPTION 'refused: which contact sheets were made would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 
 DROP TABLE sheets;

@@ -12,6 +12,14 @@ CREATE INDEX projects_cover ON projects (cover) WHERE cover IS NOT NULL;
 CREATE INDEX jobs_of_project_by_state ON jobs (project_id, state);
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM projects
+            WHERE state = 'draft' OR rating <> 'general' OR style <> '{}' OR cover IS NOT NULL)
+    ) THEN
+        RAISE EXCEPTION 'refused: styles, ratings and covers of projects, and which are drafts would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 DROP INDEX jobs_of_project_by_state;
 DROP INDEX projects_cover;
 UPDATE projects SET state = 'active' WHERE state = 'draft';

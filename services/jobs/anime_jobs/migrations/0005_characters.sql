@@ -41,6 +41,14 @@ ALTER TABLE jobs
 COMMENT ON COLUMN jobs.production IS 'Style and characters as of when the job was accepted: what its prompt is composed of.';
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM characters) OR EXISTS (SELECT FROM job_characters)
+        OR EXISTS (SELECT FROM jobs WHERE composition IS NOT NULL)
+    ) THEN
+        RAISE EXCEPTION 'refused: characters, and what prompts were composed of would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 ALTER TABLE jobs DROP COLUMN production, DROP COLUMN composition;
 DROP TABLE job_characters;
 ALTER TABLE characters DROP CONSTRAINT characters_current_is_there;

@@ -31,6 +31,13 @@ CREATE UNIQUE INDEX jobs_of_batch ON jobs (batch_id, batch_index) WHERE batch_id
 CREATE INDEX jobs_of_batch_by_state ON jobs (batch_id, state) WHERE batch_id IS NOT NULL;
 
 -- migrate:down
+DO $$ BEGIN
+    IF current_setting('anime.allow_data_loss', true) IS DISTINCT FROM 'yes' AND (
+        EXISTS (SELECT FROM batches)
+    ) THEN
+        RAISE EXCEPTION 'refused: batches, and which jobs are theirs would be lost (allow_data_loss says that they may)';
+    END IF;
+END $$;
 DROP INDEX jobs_of_batch_by_state;
 DROP INDEX jobs_of_batch;
 ALTER TABLE jobs DROP CONSTRAINT jobs_batch_check, DROP COLUMN labels, DROP COLUMN batch_index, DROP COLUMN batch_id;
