@@ -74,7 +74,8 @@ LOST: Mapping[str, Mapping[str, str]] = {
         "0003_media": "UPDATE files SET duration = 1.5",
         "0004_trash": (
             "INSERT INTO files (id, state, key, index, project_id, project, date, type, media_type, size, width,"
-            f" height, sha256, trashed_at) VALUES (gen_random_uuid(), 'trashed', 'a/c.png', 0, '{DEFAULT_PROJECT}', 'default',"
+            " height, sha256, trashed_at)"
+            f" VALUES (gen_random_uuid(), 'trashed', 'a/c.png', 0, '{DEFAULT_PROJECT}', 'default',"
             " '2026-01-02', 'image', 'image/png', 3, 4, 5, 'abc', now())"
         ),
         "0005_sheets": f"INSERT INTO sheets (batch_id, version, epoch, asked) VALUES ('{JOB}', 1, 1, '{{}}')",
