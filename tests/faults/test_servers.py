@@ -115,6 +115,35 @@ async def test_the_database_is_away_during_a_hundred_submits(faulty: Product) ->
     assert len(promised) <= there["n"] - before <= len(promised) + told.count(504)
 
 
+async def test_a_hundred_submits_without_a_database_outlive_the_broker_too(faulty: Product) -> None:
+    before = (await faulty.row("SELECT count(*) AS n FROM ledger.jobs"))["n"]
+    keys = [str(uuid7()) for _ in range(100)]
+    promised: dict[str, str] = {}
+
+    async def submit(key: str) -> bool:
+        answer = await faulty.http.post("/jobs", json={"prompt": "noop:"}, headers={"Idempotency-Key": key})
+        assert answer.status_code in {202, 503, 504}, answer.text
+        if answer.status_code == 202:
+            promised[key] = answer.json()["job_id"]
+        return answer.status_code == 202
+
+    async def until_taken(key: str) -> None:
+        await eventually(lambda: submit(key), within=40)
+
+    await faulty.stack.halt("postgres", signal.SIGKILL)
+    try:
+        await asyncio.gather(*map(until_taken, keys[:50]))
+        await faulty.stack.halt("nats", signal.SIGKILL)
+        await faulty.stack.resume("nats")
+        await asyncio.gather(*map(until_taken, keys[50:]))
+    finally:
+        await faulty.stack.resume("postgres")
+    assert promised == {key: str(keyed_id("job", key)) for key in keys}
+    await all_completed(faulty, list(promised.values()))
+    await faulty.audit(accepted=list(promised.values()), dead=0)
+    assert (await faulty.row("SELECT count(*) AS n FROM ledger.jobs"))["n"] - before == 100
+
+
 @pytest.mark.parametrize("part", ["jobs", "nats", "postgres"])
 async def test_the_ledger_is_deaf_for_longer_than_the_loss_time(faulty: Product, gate: Path, part: str) -> None:
     job = await held(faulty, gate)
