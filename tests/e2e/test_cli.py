@@ -41,6 +41,20 @@ async def test_a_failed_job_fails_the_command(noop: Product) -> None:
     assert "Traceback" not in err
 
 
+async def test_every_attempt_at_a_failed_job_is_shown(noop: Product) -> None:
+    job = await noop.submit("noop: fail=permanent fail_at=3")
+    await noop.until(job["id"], "failed")
+    status, out, _ = await noop.anime("attempts", job["code"], "--json")
+    (attempt,) = json.loads(out)["items"]
+    assert status == ExitStatus.OK
+    assert (attempt["number"], attempt["outcome"], attempt["code"]) == (1, "failed", "bad_settings")
+    assert attempt["reached"]["phase"] == "sampling"
+    status, out, _ = await noop.anime("attempts", job["code"])
+    assert status == ExitStatus.OK
+    assert "bad_settings" in out
+    assert (await noop.anime("attempts", "zzzzzzzz"))[0] == ExitStatus.NOT_FOUND
+
+
 async def test_watching_ends_with_the_job_and_leaves_it_alone(noop: Product) -> None:
     job = await noop.submit("noop: step_ms=200", steps=150)
     watching = await noop.start(ANIME, "watch", job["code"], "--json")
