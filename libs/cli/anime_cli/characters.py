@@ -11,7 +11,7 @@ import yaml
 from anime_cli import render
 from anime_cli.api import connect, read, segment
 from anime_cli.errors import CliError, ExitStatus
-from anime_cli.options import Json, Limit, Url, Yes, confirm, run, show_json
+from anime_cli.options import Json, Limit, Url, Yes, confirm, given, run, show_json
 from anime_common.contracts.characters import (
     Canon,
     Character,
@@ -102,7 +102,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a character: of a project, or, without `--project`, one that all share."""
-    canon = _given(
+    canon = given(
         figure=figure,
         species=species,
         hair=hair,
@@ -113,7 +113,7 @@ def create(
         traits=traits,
         never=never,
     )
-    fields = _given(name=name, slug=slug, project=project, design_prompt=design, description=description, note=note)
+    fields = given(name=name, slug=slug, project=project, design_prompt=design, description=description, note=note)
 
     async def work() -> Character:
         async with connect(url) as api:
@@ -163,7 +163,7 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Change a character; what is left out stays. A change of its content makes a new version."""
-    canon = _given(
+    canon = given(
         figure=figure,
         species=species,
         hair=hair,
@@ -174,14 +174,14 @@ def update(
         traits=traits,
         never=never,
     )
-    fields = _given(name=name, design_prompt=design, description=description, state=state, note=note)
+    fields = given(name=name, design_prompt=design, description=description, state=state, note=note)
 
     async def work() -> Character:
         headers = {"If-Match": f'"{revision}"'} if revision is not None else {}
         path = f"/characters/{segment('character', character)}"
         async with connect(url) as api:
             body = _merged(file, fields, canon)
-            params = _given(project=project)
+            params = given(project=project)
             return read(await api.send("PATCH", path, json=body, params=params, headers=headers), Character)
 
     _shown(run(work(), as_json=as_json), as_json=as_json)
@@ -203,7 +203,7 @@ def delete(
         if force:
             confirm(f"delete the character {character!r} with all its versions?", yes=yes)
         async with connect(url) as api:
-            params = _given(project=project, force=force)
+            params = given(project=project, force=force)
             answer = await api.send("DELETE", f"/characters/{segment('character', character)}", params=params)
             return read(answer, DeletedCharacter)
 
@@ -277,13 +277,9 @@ def use(
         headers = {"If-Match": f'"{revision}"'} if revision is not None else {}
         path = f"/characters/{segment('character', character)}/versions/{version}/use"
         async with connect(url) as api:
-            return read(await api.send("POST", path, params=_given(project=project), headers=headers), Character)
+            return read(await api.send("POST", path, params=given(project=project), headers=headers), Character)
 
     _shown(run(work(), as_json=as_json), as_json=as_json)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _merged(file: Path | None, fields: dict[str, Any], canon: dict[str, Any]) -> dict[str, Any]:

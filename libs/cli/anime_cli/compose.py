@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anime_cli import render
 from anime_cli.api import connect, read
 from anime_cli.generate import Characters, ModelKey, Negative, Project, Prompt, Scene, character_of
-from anime_cli.options import Json, Url, run, show_json
+from anime_cli.options import Json, Url, given, run, show_json
 from anime_common.contracts.generator import TokenCount
 from anime_common.contracts.jobs import PromptPreview
 
@@ -24,12 +22,10 @@ def compose(
     as_json: Json = False,
 ) -> None:
     """Show what a prompt becomes: with its project and characters, its length, and what gives way to what."""
-    fields: dict[str, Any] = {"project": project, "scene": scene, "model": model, "negative_prompt": negative}
+    fields = given(prompt=prompt, project=project, scene=scene, model=model, negative_prompt=negative)
 
     async def work() -> PromptPreview:
-        body = {"prompt": prompt} | {name: value for name, value in fields.items() if value is not None}
-        if character:
-            body["characters"] = [character_of(each) for each in character]
+        body = fields | ({"characters": [character_of(each) for each in character]} if character else {})
         async with connect(url) as api:
             return read(await api.send("POST", "/prompts/preview", json=body), PromptPreview)
 

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from anime_cli import display, originals, render
 from anime_cli.api import Api, connect, read
 from anime_cli.errors import CliError, ExitStatus
-from anime_cli.options import Json, Url, run, show_json
+from anime_cli.options import Json, Url, given, run, show_json
 from anime_common.contracts.jobs import JobView
 from anime_common.contracts.vocabulary import JobState, Priority, Sampler
 from anime_common.messages import Model
@@ -165,7 +165,7 @@ def generate(
         "optimize": optimize or None,
         "keep_partial": keep_partial or None,
     }
-    body = {"prompt": prompt} | _given(wanted)
+    body = {"prompt": prompt} | given(**wanted)
 
     async def work() -> None:
         more = _enlarging(hires, upscale, upscaler, None if original else strength)
@@ -182,10 +182,6 @@ def generate(
             await follow(api, body | more, watch=watch, as_json=as_json)
 
     run(work(), as_json=as_json)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _workflow(file: Path) -> Any:
@@ -205,9 +201,9 @@ def _enlarging(
         raise CliError(ExitStatus.USAGE, "--strength: only together with --from or --hires")
     found: dict[str, Any] = {}
     if hires is not None:
-        found["hires"] = _given({"scale": hires, "strength": strength, "upscaler": upscaler})
+        found["hires"] = given(scale=hires, strength=strength, upscaler=upscaler)
     if upscale is not None:
-        found["upscale"] = _given({"factor": upscale, "upscaler": upscaler})
+        found["upscale"] = given(factor=upscale, upscaler=upscaler)
     return found
 
 

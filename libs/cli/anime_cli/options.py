@@ -49,6 +49,11 @@ def reported(*, as_json: bool = False) -> Iterator[None]:
         raise typer.Exit(ExitStatus.INTERRUPTED) from error
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """What was said: options that were left out are None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before what cannot be undone; raises CliError when the answer is no, or there is nobody to ask."""
     if yes:

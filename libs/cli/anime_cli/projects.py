@@ -13,7 +13,7 @@ from anime_cli import render
 from anime_cli.api import connect, read, segment
 from anime_cli.errors import CliError, ExitStatus
 from anime_cli.generate import Loras, ModelKey, Negative, PresetName, lora_of
-from anime_cli.options import Json, Limit, Url, Yes, confirm, run, show_json
+from anime_cli.options import Json, Limit, Url, Yes, confirm, given, run, show_json
 from anime_common.contracts.projects import ContentRating, Project, ProjectState
 from anime_common.messages import Model
 
@@ -116,7 +116,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a project. Its style is what its jobs are drawn with unless they say otherwise."""
-    body = _given(name=name, slug=slug, description=description, state=state, rating=rating, cover=_text(cover))
+    body = given(name=name, slug=slug, description=description, state=state, rating=rating, cover=_text(cover))
 
     async def work() -> ProjectShown:
         style = _style(model, preset, lora, prefix, suffix, negative, size)
@@ -160,7 +160,7 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Change a project; what is left out stays. `--state archived` archives it, `--state active` brings it back."""
-    changes = _given(name=name, description=description, state=state, rating=rating, cover=_text(cover))
+    changes = given(name=name, description=description, state=state, rating=rating, cover=_text(cover))
 
     async def work() -> ProjectShown:
         style = _style(model, preset, lora, prefix, suffix, negative, size) | _taken(unset or ())
@@ -196,10 +196,6 @@ def delete(project: Ref, *, force: Force = False, yes: Yes = False, url: Url = N
     render.console().print(f"project {found.project.slug} is {done}")
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _text(value: UUID | None) -> str | None:
     return str(value) if value is not None else None
 
@@ -213,7 +209,7 @@ def _style(
     negative: str | None,
     size: str | None,
 ) -> dict[str, Any]:
-    found = _given(model=model, preset=preset, prompt_prefix=prefix, prompt_suffix=suffix, negative_prompt=negative)
+    found = given(model=model, preset=preset, prompt_prefix=prefix, prompt_suffix=suffix, negative_prompt=negative)
     if loras:
         found["loras"] = [lora_of(each) for each in loras]
     return found | (sides(size) if size is not None else {})
