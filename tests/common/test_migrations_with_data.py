@@ -67,6 +67,7 @@ LOST: Mapping[str, Mapping[str, str]] = {
             f" VALUES ('{JOB}', 'b4k7m2p9', 'gateway', '{DEFAULT_PROJECT}', '{{}}', 'h', 1, now(), now())"
         ),
         "0007_attempts": "UPDATE attempts SET code = 'engine_error'",
+        "0008_queue": "UPDATE projects SET paused = true",
     },
     "files": {
         "0001_library": "SELECT",

@@ -206,3 +206,29 @@ def test_an_estimate_adds_up_what_is_before() -> None:
     found = forecast(queue, [worker("x", busy_seconds=3.0), worker("y")], {"a": 2.0}, {}, NOW, RULES)
     assert [each.eta_seconds for each in found] == [10.0, 13.0, 20.0, 23.0]
     assert NOON < NOW
+
+
+def given_with_rooms(queue: list[Waiting], workers: list[Worker], rooms: dict[UUID, int]) -> list[UUID]:
+    return [job_id for offer in plan(queue, workers, {}, NOW, RULES, rooms) for job_id in offer.job_ids]
+
+
+def test_a_project_gets_no_more_than_its_room_and_leaves_the_rest_to_others() -> None:
+    queue = [waiting(f"{project}{n}", project=project, waited=10 - n) for project in "pq" for n in range(4)]
+    found = given_with_rooms(queue, [worker(free=6)], {ident("p"): 1})
+    assert Counter(job.project_id for job in queue if job.job_id in found) == {ident("p"): 1, ident("q"): 4}
+    assert given_with_rooms(queue, [worker(free=6)], {ident("p"): 0, ident("q"): 0}) == []
+
+
+def test_jobs_that_share_an_offer_count_each() -> None:
+    queue = [waiting(str(n)) for n in range(6)]
+    (offer,) = plan(queue, [worker(batch_limit=6)], {}, NOW, RULES, {ident("p"): 3})
+    assert len(offer.job_ids) == 3
+
+
+@given(
+    queue=JOBS, workers=WORKERS, rooms=st.dictionaries(st.sampled_from([ident(n) for n in "pqr"]), st.integers(0, 4))
+)
+def test_no_room_is_ever_overdrawn(queue: list[Waiting], workers: list[Worker], rooms: dict[UUID, int]) -> None:
+    found = set(given_with_rooms(queue, workers, rooms))
+    served = Counter(job.project_id for job in queue if job.job_id in found)
+    assert all(served[project] <= room for project, room in rooms.items())

@@ -43,8 +43,11 @@ class Takeable(StrEnum):
     NEGATIVE = "negative"
     SIZE = "size"
     COVER = "cover"
+    MAX_RUNNING = "max-running"
 
 
+Paused = Annotated[bool | None, typer.Option("--pause/--resume", help="Hold its waiting jobs back, or let them go on.")]
+MaxRunning = Annotated[int | None, typer.Option(min=1, help="How many of its jobs run at a time, at most.")]
 Unset = Annotated[list[Takeable] | None, typer.Option("--unset", help="Take this away; may be repeated.")]
 
 
@@ -154,6 +157,8 @@ def update(
     suffix: Suffix = None,
     negative: Negative = None,
     size: Size = None,
+    paused: Paused = None,
+    max_running: MaxRunning = None,
     unset: Unset = None,
     version: Version = None,
     url: Url = None,
@@ -161,16 +166,17 @@ def update(
 ) -> None:
     """Change a project; what is left out stays. `--state archived` archives it, `--state active` brings it back."""
     changes = given(name=name, description=description, state=state, rating=rating, cover=_text(cover))
+    changes |= given(paused=paused, max_running=max_running)
+    own = {Takeable.COVER: "cover", Takeable.MAX_RUNNING: "max_running"}
+    changes |= {own[each]: None for each in unset or () if each in own}
 
     async def work() -> ProjectShown:
         style = _style(model, preset, lora, prefix, suffix, negative, size) | _taken(unset or ())
-        given = changes | ({"style": style} if style else {})
-        if Takeable.COVER in (unset or ()):
-            given["cover"] = None
+        body = changes | ({"style": style} if style else {})
         headers = {"If-Match": f'"{version}"'} if version is not None else {}
         async with connect(url) as api:
             path = f"/projects/{segment('project', project)}"
-            return read(await api.send("PATCH", path, json=given, headers=headers), ProjectShown)
+            return read(await api.send("PATCH", path, json=body, headers=headers), ProjectShown)
 
     _shown(run(work(), as_json=as_json), as_json=as_json)
 
@@ -232,6 +238,7 @@ def _taken(unset: list[Takeable] | tuple[()]) -> dict[str, Any]:
         Takeable.NEGATIVE: {"negative_prompt": None},
         Takeable.SIZE: {"width": None, "height": None},
         Takeable.COVER: {},
+        Takeable.MAX_RUNNING: {},
     }
     return {name: value for each in unset for name, value in fields[each].items()}
 
@@ -265,6 +272,8 @@ def _shown(project: ProjectShown, *, as_json: bool) -> None:
             ("negative", style.negative_prompt),
             ("size", size),
             ("cover", project.cover),
+            ("held back", "yes" if project.paused else None),
+            ("at a time", project.max_running and f"{project.max_running} jobs"),
             ("jobs", ", ".join(f"{count} {state.value}" for state, count in project.counts.items()) or "0"),
             ("files", f"{_number(project.files)}, {_bytes(project.bytes)}"),
             ("version", project.version),

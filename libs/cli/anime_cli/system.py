@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from anime_cli import render
-from anime_cli.api import connect
+from anime_cli.api import connect, read
 from anime_cli.options import Json, Url, run, show_json
 from anime_common.contracts.generator import Heartbeat
 from anime_common.contracts.jobs import QueueState, Workers
 
+queue_app = typer.Typer(help="What waits, in the order in which it will run; pause it, or let it go on.")
 
-def queue(*, url: Url = None, as_json: Json = False) -> None:
+Why = Annotated[str, typer.Argument(help="Why, for people.")]
+
+
+@queue_app.callback(invoke_without_command=True)
+def queue(context: typer.Context, *, url: Url = None, as_json: Json = False) -> None:
     """Show what waits, in the order in which it will run."""
+    if context.invoked_subcommand is not None:
+        return
 
     async def work() -> QueueState:
         async with connect(url) as api:
@@ -37,6 +48,35 @@ def queue(*, url: Url = None, as_json: Json = False) -> None:
         render.console().print(f"and {found.waiting - len(found.entries)} more")
     counts = ", ".join(f"{count} {state.value}" for state, count in found.counts.items() if count)
     render.console().print(f"{counts or 'no jobs'}; {found.workers} generators")
+    if found.paused_since is not None:
+        why = f": {found.pause_reason}" if found.pause_reason else ""
+        render.console().print(f"paused {render.ago(found.paused_since)}{why}", markup=False)
+
+
+@queue_app.command()
+def pause(reason: Why = "", *, url: Url = None, as_json: Json = False) -> None:
+    """Start nothing new until it is resumed; what runs goes on to its end."""
+    _hold("pause", {"reason": reason}, "paused: nothing new is started", url=url, as_json=as_json)
+
+
+@queue_app.command()
+def resume(*, url: Url = None, as_json: Json = False) -> None:
+    """Let the queue go on."""
+    _hold("resume", None, "going on", url=url, as_json=as_json)
+
+
+def _hold(order: str, body: dict[str, str] | None, done: str, *, url: str | None, as_json: bool) -> None:
+    async def work() -> QueueState:
+        async with connect(url) as api:
+            return read(
+                await api.send("POST", f"/queue/{order}", **({"json": body} if body is not None else {})), QueueState
+            )
+
+    found = run(work(), as_json=as_json)
+    if as_json:
+        show_json(found)
+    else:
+        render.console().print(f"the queue is {done}; {found.waiting} jobs wait")
 
 
 def generators(*, url: Url = None, as_json: Json = False) -> None:

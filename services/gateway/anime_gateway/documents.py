@@ -27,6 +27,7 @@ from anime_gateway.public import (
     CharacterReplacement,
     FileData,
     JobData,
+    PauseReason,
     ProjectData,
     ProjectReplacement,
     ResetData,
@@ -37,6 +38,7 @@ from anime_gateway.rights import needed
 
 UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
     *(Problem, GenerationRequest, JobChanges, NewProject, ProjectChanges, ProjectReplacement, FileChanges),
+    PauseReason,
     *(NewBatch, BatchChanges, BatchRetry, BatchData),
     *(NewCharacter, CharacterChanges, CharacterReplacement, CharacterData),
     *(OptimizeQuestion, SignIn, JobData, FileData, ProjectData, SnapshotData, ResetData, QueueState, Progress),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from anime_common.contracts.batches import Batch
 from anime_common.contracts.characters import Character, Content, Note
@@ -18,8 +18,16 @@ from anime_common.contracts.jobs import (
     QueueState,
     WorkerView,
 )
-from anime_common.contracts.projects import ContentRating, Description, Project, ProjectState, ProjectStyle, Title
-from anime_common.contracts.vocabulary import Output, StrictBool
+from anime_common.contracts.projects import (
+    ContentRating,
+    Description,
+    MaxRunning,
+    Project,
+    ProjectState,
+    ProjectStyle,
+    Title,
+)
+from anime_common.contracts.vocabulary import Output, StrictBool, on_one_line
 from anime_common.messages import Model, Request
 from anime_common.tokens import Scope
 
@@ -179,6 +187,16 @@ class ProjectReplacement(Request):
     rating: ContentRating = ContentRating.GENERAL
     style: ProjectStyle = ProjectStyle()
     cover: UUID | None = None
+    paused: StrictBool = False
+    max_running: MaxRunning | None = None
+
+
+class PauseReason(Request):
+    """Why the queue is held back."""
+
+    reason: Annotated[str, Field(strict=True, max_length=200), AfterValidator(on_one_line)] = Field(
+        "", description="Why, for people."
+    )
 
 
 class CharacterReplacement(Content, Request):

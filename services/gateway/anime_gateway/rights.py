@@ -26,6 +26,8 @@ WRITES: dict[tuple[str, str], Scope] = {
     ("PUT", "/characters/{character}"): Scope.SUBMIT,
     ("DELETE", "/characters/{character}"): Scope.ADMIN,
     ("POST", "/characters/{character}/versions/{version}/use"): Scope.SUBMIT,
+    ("POST", "/queue/pause"): Scope.ADMIN,
+    ("POST", "/queue/resume"): Scope.ADMIN,
     ("POST", "/projects"): Scope.SUBMIT,
     ("PATCH", "/projects/{project}"): Scope.SUBMIT,
     ("PUT", "/projects/{project}"): Scope.SUBMIT,

@@ -299,11 +299,14 @@ class Dispatcher:
         ]
         if not any(worker.free or worker.ahead for worker in workers) or not self.bus.connected:
             return
+        if (await line.held(connection)).since is not None:
+            return
         queue = [each.waiting for each in await line.ready(connection, PER_PROJECT) if each.waiting is not None]
         if not queue:
             return
         served = await line.last_served(connection)
-        offers = plan(queue, workers, served, view.at, self.ledger.settings.rules())
+        rooms = await line.rooms(connection)
+        offers = plan(queue, workers, served, view.at, self.ledger.settings.rules(), rooms)
         if not offers:
             return
         sent: list[Outgoing] = []

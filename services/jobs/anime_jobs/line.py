@@ -19,7 +19,7 @@ from anime_jobs.store import Connection
 _FREE = ", ".join(f"'{name}'" for name in FREE_IN_A_BATCH)
 _SELECT = (
     "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message,"  # noqa: S608 - our own text
-    " j.paused, coalesce(b.paused, false) AS batch_paused, j.batch_id, j.not_before,"
+    " j.paused, coalesce(b.paused, false) AS batch_paused, p.paused AS project_paused, j.batch_id, j.not_before,"
     " j.next_try_at, j.created_at, j.queued_at, j.run_alone, j.settings ->> 'model' AS model,"
     f" (j.settings - ARRAY[{_FREE}])::text AS batch_key,"
     " coalesce((j.settings ->> 'count')::int, 1) AS pictures,"
@@ -30,8 +30,11 @@ _SELECT = (
 )
 
 
-_NOT_HELD = "(batch_id IS NULL OR batch_id NOT IN (SELECT id FROM batches WHERE paused))"
-"""Of jobs whose batch is not paused."""
+_NOT_HELD = (
+    "(batch_id IS NULL OR batch_id NOT IN (SELECT id FROM batches WHERE paused))"
+    " AND project_id NOT IN (SELECT id FROM projects WHERE paused)"
+)
+"""Of jobs whose batch and project are not paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Lined:
     message: str | None
     paused: bool
     batch_paused: bool
+    project_paused: bool
     batch_id: UUID | None
     not_before: datetime | None
     next_try_at: datetime | None
@@ -78,6 +82,7 @@ def _lined(row: Mapping[str, Any]) -> Lined:
         message=row["message"],
         paused=row["paused"],
         batch_paused=row["batch_paused"],
+        project_paused=row["project_paused"],
         batch_id=row["batch_id"],
         not_before=row["not_before"],
         next_try_at=row["next_try_at"],
@@ -102,7 +107,7 @@ async def ready(connection: Connection, per_project: int) -> list[Lined]:
 async def sleeping(connection: Connection, limit: int) -> list[Lined]:
     """Queued jobs that wait for a time or are paused, and jobs that prepare."""
     rows = await connection.fetch(
-        f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR b.paused"
+        f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR b.paused OR p.paused"
         " OR j.not_before > now() OR j.next_try_at > now())) ORDER BY j.created_at, j.id LIMIT $1",
         limit,
     )
@@ -125,3 +130,35 @@ async def last_served(connection: Connection) -> dict[UUID, datetime]:
         " WHERE EXISTS (SELECT 1 FROM jobs q WHERE q.state = 'queued' AND q.project_id = p.id)"
     )
     return {row["id"]: row["at"] for row in rows if row["at"] is not None}
+
+
+async def rooms(connection: Connection) -> dict[UUID, int]:
+    """How many more jobs of each project with a bound may be given to workers now."""
+    rows = await connection.fetch(
+        "SELECT p.id, p.max_running - (SELECT count(*) FROM jobs j WHERE j.project_id = p.id"
+        "   AND j.state IN ('dispatched', 'running')) AS room FROM projects p WHERE p.max_running IS NOT NULL"
+    )
+    return {row["id"]: max(row["room"], 0) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Since when the whole queue is held back, and why; nothing new is started while `since` is there."""
+
+    since: datetime | None
+    reason: str
+
+
+async def held(connection: Connection) -> Hold:
+    """Whether the whole queue is held back."""
+    row = await connection.fetchrow("SELECT paused_since, reason FROM queue")
+    return Hold(row["paused_since"], row["reason"])
+
+
+async def hold(connection: Connection, *, paused: bool, reason: str) -> None:
+    """Hold the whole queue back, or let it go on; held back already, it stays so since when it was."""
+    await connection.execute(
+        "UPDATE queue SET paused_since = CASE WHEN $1 THEN coalesce(paused_since, now()) END, reason = $2",
+        paused,
+        reason if paused else "",
+    )

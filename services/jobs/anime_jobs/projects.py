@@ -93,8 +93,8 @@ async def create(connection: Connection, question: CreateProject, epoch: int) ->
         raise Refused(422, "invalid", text, "slug")
     check_style(new.style, await roster.models(connection))
     made = await connection.fetchval(
-        "INSERT INTO projects (id, slug, name, description, state, rating, style, cover)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id",
+        "INSERT INTO projects (id, slug, name, description, state, rating, cover, paused, max_running, style)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id",
         question.id,
         slug,
         *_values(wanted, new.style),
@@ -105,9 +105,12 @@ async def create(connection: Connection, question: CreateProject, epoch: int) ->
     return project, [_told(project, epoch)]
 
 
+_SET = ("name", "description", "state", "rating", "cover", "paused", "max_running")
+
+
 def _values(wanted: Mapping[str, Any], style: ProjectStyle) -> list[Any]:
     stored = style.model_dump(mode="json", exclude_defaults=True)
-    return [wanted[name] for name in ("name", "description", "state", "rating")] + [stored, wanted["cover"]]
+    return [*(wanted[name] for name in _SET), stored]
 
 
 def check_style(style: ProjectStyle, known: Sequence[ModelInfo]) -> None:
@@ -164,8 +167,8 @@ async def update(connection: Connection, question: UpdateProject, epoch: int) ->
     if changed.style != project.style:
         check_style(changed.style, await roster.models(connection))
     await connection.execute(
-        "UPDATE projects SET name = $2, description = $3, state = $4, rating = $5, style = $6, cover = $7,"
-        " version = version + 1, updated_at = now() WHERE id = $1",
+        "UPDATE projects SET name = $2, description = $3, state = $4, rating = $5, cover = $6, paused = $7,"
+        " max_running = $8, style = $9, version = version + 1, updated_at = now() WHERE id = $1",
         project.id,
         *_values(dict(changed), changed.style),
     )

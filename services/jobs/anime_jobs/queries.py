@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -72,6 +72,7 @@ class Queries:
             contract.GET_JOB: self.get_job,
             contract.LIST_JOBS: self.list_jobs,
             contract.GET_QUEUE: self.queue,
+            contract.HOLD_QUEUE: self.hold_queue,
             contract.GET_WORKERS: self.workers,
             contract.GET_CATALOGUE: self.catalogue,
             contract.GET_PROFILE: self.profile,
@@ -246,14 +247,27 @@ class Queries:
         queue = [lined.waiting for lined in ready.values() if lined.waiting is not None]
         forecasts = forecast(queue, workers, self._speeds[1], served, now, self.ledger.settings.rules())
         unsettled = [lined for lined in ready.values() if lined.waiting is None]
+        hold = await line.held(connection)
+        if hold.since is not None:
+            forecasts = [replace(each, eta_seconds=None) for each in forecasts]
         waiting = counts[JobState.PREPARING] + counts[JobState.QUEUED]
         return QueueState(
             at=now,
-            entries=tuple(entries(forecasts, ready, [*unsettled, *sleeping], workers, now)),
+            entries=tuple(entries(forecasts, ready, [*unsettled, *sleeping], workers, now, hold)),
             waiting=waiting,
             counts=counts,
             workers=len(workers),
+            paused_since=hold.since,
+            pause_reason=hold.reason,
         )
+
+    async def hold_queue(self, question: contract.HoldQueue) -> QueueState:
+        """Hold the whole queue back, or let it go on."""
+        async with transaction(self.pool) as connection:
+            await line.hold(connection, paused=question.paused, reason=question.reason)
+        self.changed()
+        self.committed()
+        return await self.queue(Empty())
 
     async def workers(self, _: Empty) -> Workers:
         """Every worker ever heard: live from its heartbeat, others as they were stored."""

@@ -9,7 +9,7 @@ from uuid import UUID
 from anime_common.contracts.generator import HeldAttempt
 from anime_common.contracts.jobs import JobView, QueueEntry
 from anime_common.contracts.vocabulary import JobState, Progress
-from anime_jobs.line import Lined
+from anime_jobs.line import Hold, Lined
 from anime_jobs.model import Record
 from anime_jobs.scheduler import Forecast, Worker
 
@@ -23,10 +23,11 @@ def entries(
     sleeping: Iterable[Lined],
     workers: Sequence[Worker],
     now: datetime,
+    hold: Hold,
 ) -> list[QueueEntry]:
     """The places of the ready jobs, then those that wait for a time, a model, Echo, or to be resumed."""
     found = [
-        _entry(ready[each.job_id], each.position, each.eta_seconds, why_ready(ready[each.job_id], workers))
+        _entry(ready[each.job_id], each.position, each.eta_seconds, why_ready(ready[each.job_id], workers, hold))
         for each in forecasts
     ]
     for position, lined in enumerate(sleeping, start=len(found) + 1):
@@ -48,8 +49,10 @@ def _entry(lined: Lined, position: int, eta: float | None, message: str | None) 
     )
 
 
-def why_ready(lined: Lined, workers: Sequence[Worker]) -> str | None:
-    """Why a job that could run does not: no live worker has its model, or all of its LoRAs."""
+def why_ready(lined: Lined, workers: Sequence[Worker], hold: Hold) -> str | None:
+    """Why a job that could run does not: all is held back, or no live worker has its model, or all of its LoRAs."""
+    if hold.since is not None:
+        return f"the queue is paused{f': {hold.reason}' if hold.reason else ''}"
     job = lined.waiting
     if job is None or any(worker.able(job) for worker in workers):
         return None
@@ -62,8 +65,8 @@ def why_sleeping(lined: Lined, now: datetime) -> str | None:
     """Why a job may not run yet."""
     if lined.state is JobState.PREPARING:
         return "Echo improves the prompt"
-    if lined.paused or lined.batch_paused:
-        return "paused" if lined.paused else "its batch is paused"
+    if lined.paused or lined.batch_paused or lined.project_paused:
+        return "paused" if lined.paused else f"its {'batch' if lined.batch_paused else 'project'} is paused"
     if lined.not_before is not None and lined.not_before > now:
         return f"not before {lined.not_before.isoformat(timespec='seconds')}"
     if lined.next_try_at is not None and lined.next_try_at > now:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -76,6 +76,25 @@ class _Queue:
 
     jobs: dict[UUID, Waiting] = field(default_factory=dict)
     classes: dict[UUID, int] = field(default_factory=dict)
+    rooms: dict[UUID, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for project in [project for project, room in self.rooms.items() if room < 1]:
+            self._close(project)
+
+    def take(self, batch: Sequence[Waiting]) -> None:
+        """These are given away; a project that has no room left is served no more."""
+        for job in batch:
+            del self.jobs[job.job_id]
+            if job.project_id in self.rooms:
+                self.rooms[job.project_id] -= 1
+        for project in {job.project_id for job in batch}:
+            if self.rooms.get(project, 1) < 1:
+                self._close(project)
+
+    def _close(self, project: UUID) -> None:
+        for job_id in [job_id for job_id, job in self.jobs.items() if job.project_id == project]:
+            del self.jobs[job_id]
 
 
 def effective_class(job: Waiting, now: datetime, rules: Rules) -> int:
@@ -108,15 +127,17 @@ def plan(
     last_served: Mapping[UUID, datetime],
     now: datetime,
     rules: Rules,
+    rooms: Mapping[UUID, int] | None = None,
 ) -> list[PlannedOffer]:
     """Offers that fill the free slots of all workers first, then one look-ahead each.
 
     A job waits for a worker that holds its model only while it has waited less than `affinity_bound` and the worker
     has work of the same class for the model it holds. Jobs with an equal batch key share an offer up to the worker's
-    batch limit, within one class.
+    batch limit, within one class. `rooms` is how many jobs of a project may be given at most; absent: any number.
     """
     ordered = order(queue, last_served, now, rules)
-    left = _Queue({job.job_id: job for _, job in ordered}, {job.job_id: rank for rank, job in ordered})
+    jobs, classes = {job.job_id: job for _, job in ordered}, {job.job_id: rank for rank, job in ordered}
+    left = _Queue(jobs, classes, dict(rooms or {}))
     offers: list[PlannedOffer] = []
     for ahead in (False, True):
         room = {each.worker: (each.ahead if ahead else each.free) for each in workers}
@@ -127,8 +148,7 @@ def plan(
                 break
             worker, job = found
             batch = _group(left, worker, job)
-            for member in batch:
-                del left.jobs[member.job_id]
+            left.take(batch)
             offers.append(PlannedOffer(worker.worker, worker.incarnation, tuple(member.job_id for member in batch)))
             room[worker.worker] -= 1
     return offers
@@ -173,6 +193,7 @@ def _least_busy(workers: Sequence[Worker]) -> Worker:
 
 def _group(left: _Queue, worker: Worker, head: Waiting) -> list[Waiting]:
     batch, pictures = [head], head.pictures
+    members = Counter({head.project_id: 1})
     limit = min(worker.batch_limits.get(head.model, worker.batch_limit), worker.batch_limit)
     if head.alone or limit <= head.pictures:
         return batch
@@ -180,8 +201,9 @@ def _group(left: _Queue, worker: Worker, head: Waiting) -> list[Waiting]:
     for job in left.jobs.values():
         if job is head or job.alone or job.batch_key != head.batch_key or left.classes[job.job_id] != rank:
             continue
-        if pictures + job.pictures > limit:
+        if pictures + job.pictures > limit or members[job.project_id] >= left.rooms.get(job.project_id, limit):
             continue
+        members[job.project_id] += 1
         batch.append(job)
         pictures += job.pictures
     return batch

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from anime_common.contracts.casting import Composition
@@ -28,6 +28,7 @@ from anime_common.contracts.vocabulary import (
     StagedOutput,
     StrictBool,
     Work,
+    on_one_line,
 )
 from anime_common.messages import Kind, Message, Model, Request
 from anime_common.rpc_contract import Empty, Rpc
@@ -251,6 +252,17 @@ class QueueState(Message, wire="tel.queue", kind=Kind.TELEMETRY, subject="anime.
     waiting: int = Field(description="Jobs preparing or queued.")
     counts: dict[JobState, int] = Field(description="Jobs that have not ended, by state.")
     workers: int = Field(description="Workers that could take a job.")
+    paused_since: datetime | None = Field(None, description="Since when nothing new is started; absent: it goes on.")
+    pause_reason: str = Field("", description="Why, for people.")
+
+
+class HoldQueue(Request):
+    """Hold the whole queue back, or let it go on; what runs is not touched."""
+
+    paused: StrictBool = Field(description="True holds it back.")
+    reason: Annotated[str, Field(strict=True, max_length=200), AfterValidator(on_one_line)] = Field(
+        "", description="Why, for people."
+    )
 
 
 class WorkerView(Model):
@@ -433,3 +445,4 @@ GET_PROFILE = Rpc("jobs", "profile", ProfileQuestion, Profile)
 GET_CATALOGUE = Rpc("jobs", "models", Empty, Catalogue)
 GET_STATS = Rpc("jobs", "stats", Empty, LedgerStats)
 PREVIEW_PROMPT = Rpc("jobs", "preview_prompt", PreviewQuestion, PromptPreview)
+HOLD_QUEUE = Rpc("jobs", "hold_queue", HoldQueue, QueueState)

@@ -50,6 +50,7 @@ Title = Annotated[
 ]
 """What people call a project, a character or a batch."""
 Description = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
+MaxRunning = Annotated[StrictInt, Field(ge=1, le=1000)]
 Loras = Annotated[tuple[LoraRequest, ...], Field(max_length=MAX_LORAS)]
 
 
@@ -121,6 +122,8 @@ class Project(Model):
     rating: ContentRating = Field(ContentRating.GENERAL, description="What its pictures may show.")
     style: ProjectStyle = Field(ProjectStyle(), description="What its jobs are drawn with.")
     cover: UUID | None = Field(None, description="The picture that stands for it: a file of the library.")
+    paused: bool = Field(False, description="Whether its waiting jobs are held back.")
+    max_running: int | None = Field(None, description="How many of its jobs are given to workers at a time, at most.")
     version: int = Field(1, description="Grows with every change.")
     jobs: int = Field(0, description="How many jobs it has.")
     counts: dict[JobState, int] = Field(default_factory=dict, description="Its jobs by state; absent: none.")
@@ -138,12 +141,14 @@ class NewProject(Request):
     rating: ContentRating = Field(ContentRating.GENERAL, description="What its pictures may show.")
     style: ProjectStyle = Field(ProjectStyle(), description="What its jobs are drawn with.")
     cover: UUID | None = Field(None, description="The picture that stands for it: a file of the library.")
+    paused: StrictBool = Field(False, description="Whether its waiting jobs are held back.")
+    max_running: MaxRunning | None = Field(None, description="How many of its jobs run at a time, at most.")
 
 
 class ProjectChanges(Changes):
     """What to change of a project; absent fields stay. A slug never changes: it is the folder of its files."""
 
-    nullable = frozenset({"cover"})
+    nullable = frozenset({"cover", "max_running"})
 
     name: Title | SkipJsonSchema[None] = Field(None, description="New name.")
     description: Description | SkipJsonSchema[None] = Field(None, description="New description.")
@@ -151,6 +156,8 @@ class ProjectChanges(Changes):
     rating: ContentRating | SkipJsonSchema[None] = Field(None, description="What its pictures may show.")
     style: StyleChanges | SkipJsonSchema[None] = Field(None, description="What to change of its style.")
     cover: UUID | None = Field(None, description="The picture that stands for it; null takes it away.")
+    paused: StrictBool | SkipJsonSchema[None] = Field(None, description="True holds its waiting jobs back.")
+    max_running: MaxRunning | None = Field(None, description="How many of its jobs run at a time; null: any number.")
 
 
 class CreateProject(Request):

@@ -39,6 +39,7 @@ from anime_common.contracts.characters import (
     VersionQuery,
     VersionRef,
 )
+from anime_common.contracts.vocabulary import Cursor, Name
 from anime_common.outcomes import Refused, not_found
 from anime_gateway import inputs
 from anime_gateway.bodies import answer, body, json_body
@@ -52,15 +53,12 @@ from anime_gateway.routes.projects import Flag
 router = APIRouter(prefix="/characters", tags=["characters"])
 
 Ref = Annotated[str, Path(description="The character's id or slug.", examples=["yuki"])]
-Project = Annotated[
-    str | None,
-    Query(min_length=1, max_length=64, description="Id or slug of its project, where several have one of that slug."),
-]
+Project = Annotated[Name | None, Query(description="Id or slug of its project, where several have one of that slug.")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the version.")]
 Before = Annotated[int, Query(ge=1, le=2**31 - 1, description="Number of the one version.")]
 After = Annotated[int, Query(ge=1, le=2**31 - 1, description="Number of the other.")]
+Page = Annotated[Cursor | None, Query(description="The `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="Most versions of a page.")]
-Cursor = Annotated[str | None, Query(max_length=200, description="The `next` of the page before.")]
 EXAMPLE = {
     "name": "Yuki",
     "canon": {
@@ -202,7 +200,7 @@ async def delete(
     responses=errors(404, 409, 422),
 )
 async def list_versions(
-    gateway: Deps, character: Ref, project: Project = None, limit: Limit = 50, cursor: Cursor = None
+    gateway: Deps, character: Ref, project: Project = None, limit: Limit = 50, cursor: Page = None
 ) -> Response:
     """Its versions, newest first; they never change."""
     query = VersionQuery(character=checked(character), project=project, limit=limit, cursor=cursor)

@@ -17,16 +17,18 @@ from anime_common.contracts.jobs import (
     GET_QUEUE,
     GET_STATS,
     GET_WORKERS,
+    HOLD_QUEUE,
+    HoldQueue,
     Profile,
     ProfileQuestion,
     QueueState,
 )
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
-from anime_gateway.bodies import answer
+from anime_gateway.bodies import answer, body, json_body
 from anime_gateway.deps import Deps, Gateway
-from anime_gateway.documents import errors
-from anime_gateway.public import GatewayStats, Health, ModelList, Part, Stats, WorkerList
+from anime_gateway.documents import WRITE_ERRORS, errors
+from anime_gateway.public import GatewayStats, Health, ModelList, Part, PauseReason, Stats, WorkerList
 
 router = APIRouter(tags=["system"])
 
@@ -103,6 +105,24 @@ async def stats(gateway: Deps) -> Response:
 async def queue(gateway: Deps) -> Response:
     """The first 500 places with position and estimated end, then counts."""
     return answer(await gateway.ask(GET_QUEUE, Empty()))
+
+
+@router.post(
+    "/queue/pause",
+    summary="Pause the queue",
+    response_model=QueueState,
+    responses=errors(*WRITE_ERRORS),
+    openapi_extra=json_body(PauseReason, why={"reason": "the card is needed for a game"}),
+)
+async def pause_queue(gateway: Deps, why: Annotated[PauseReason, body(PauseReason)]) -> Response:
+    """Start nothing new until it is resumed, also after a restart; what runs goes on to its end."""
+    return answer(await gateway.ask(HOLD_QUEUE, HoldQueue(paused=True, reason=why.reason)))
+
+
+@router.post("/queue/resume", summary="Resume the queue", response_model=QueueState, responses=errors(413, 415))
+async def resume_queue(gateway: Deps) -> Response:
+    """Let the queue go on."""
+    return answer(await gateway.ask(HOLD_QUEUE, HoldQueue(paused=False)))
 
 
 @router.get("/generators", summary="The generators", response_model=WorkerList, responses=errors())
