@@ -82,6 +82,8 @@ async def test_a_picture_of_a_character_in_a_project(noop: Product) -> None:
     status, out, err = await noop.anime("files", "restore", file["id"])
     assert (status, file["key"] in out) == (ExitStatus.OK, True), err
     assert (await noop.http.get(f"/files/{file['id']}/content")).content == Path(picture).read_bytes()
+    # Its job went with the project: a file that no job names is nothing that others shall find on this stack.
+    assert (await noop.http.delete(f"/files/{file['id']}")).status_code == 200
 
 
 async def test_two_characters_have_a_window_each_and_a_seed_of_their_scene(noop: Product) -> None:
