@@ -21,6 +21,7 @@ COMMENT ON COLUMN batches.asked IS 'The request as it was sent: everything neede
 CREATE INDEX batches_newest ON batches (created_at DESC, id DESC);
 CREATE INDEX batches_of_project ON batches (project_id, created_at DESC, id DESC);
 CREATE INDEX batches_paused ON batches (id) WHERE paused;
+CREATE INDEX batches_sheet ON batches (sheet) WHERE sheet IS NOT NULL;
 
 ALTER TABLE jobs
     ADD COLUMN batch_id uuid REFERENCES batches,
