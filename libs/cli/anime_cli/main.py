@@ -22,6 +22,7 @@ from anime_cli import (
     files,
     generate,
     jobs,
+    migrate,
     models,
     profile,
     projects,
@@ -107,6 +108,7 @@ app.command()(system.generators)
 app.command()(unload.unload)
 app.add_typer(dead.app, name="dead")
 app.add_typer(token.app, name="token")
+app.add_typer(migrate.app, name="migrate")
 app.command()(doctor.doctor)
 
 if __name__ == "__main__":
