@@ -145,7 +145,7 @@ def test_no_golden_example_of_a_message_that_is_gone() -> None:
     assert {path.stem for path in GOLDEN.iterdir()} == set(REGISTRY)
 
 
-MAPS = frozenset({"labels", "batch_limits", "counts", "timings"})
+MAPS = frozenset({"labels", "codes", "batch_limits", "counts", "timings"})
 """Fields whose names are values (a state, a phase, a model), so that one more is not an unknown property."""
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anime_cli import display, render
 from anime_cli.api import connect, read, segment
-from anime_cli.generate import Pending, finished
-from anime_cli.options import Job, Json, Limit, Url, run, show_json
-from anime_common.contracts.jobs import JobPage, JobView
+from anime_cli.errors import CliError, ExitStatus
+from anime_cli.generate import Pending, finished, with_offset
+from anime_cli.options import Job, Json, Limit, Url, given, reported, run, show_json
+from anime_common.contracts.jobs import JobPage, JobView, Retried
 from anime_common.contracts.vocabulary import JobState
 
 MaybeJob = Annotated[str | None, typer.Argument(help="One job's code or id; all when left out.", show_default=False)]
 States = Annotated[list[JobState] | None, typer.Option("--state", "-s", help="Only these states.")]
 ProjectName = Annotated[str | None, typer.Option("--project", "-P", help="Only this project.")]
 Client = Annotated[str | None, typer.Option(help="Only jobs of this client.")]
+AnyJob = Annotated[str | None, typer.Argument(help="The job's 8-character code or id.", show_default=False)]
+ErrorCode = Annotated[str | None, typer.Option("--error", metavar="CODE", help="Failed ones with this error code.")]
+BatchName = Annotated[str | None, typer.Option("--batch", help="Failed ones of this batch.")]
+FailedModel = Annotated[str | None, typer.Option("--model", "-m", help="Failed ones of this model.")]
+Since = Annotated[str | None, typer.Option(help="Those that failed since, RFC 3339; without an offset local time.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Run none; say how many there are.")]
+BatchOnly = Annotated[str | None, typer.Option("--batch", help="Only jobs of this batch.")]
+Character = Annotated[str | None, typer.Option("--character", "-c", help="Only jobs in which this character appears.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where a list ended.")]
 
 
@@ -26,6 +35,8 @@ def jobs(
     state: States = None,
     project: ProjectName = None,
     client: Client = None,
+    batch: BatchOnly = None,
+    character: Character = None,
     limit: Limit = 20,
     cursor: Cursor = None,
     url: Url = None,
@@ -35,7 +46,8 @@ def jobs(
     if job is not None:
         run(_show(job, url, as_json=as_json), as_json=as_json)
         return
-    wanted = {"project": project, "client": client, "limit": limit, "cursor": cursor}
+    wanted: dict[str, object] = {"project": project, "client": client, "batch": batch, "character": character}
+    wanted |= {"limit": limit, "cursor": cursor}
     run(_list(wanted | {"state": [each.value for each in state or []]}, url, as_json=as_json), as_json=as_json)
 
 
@@ -118,9 +130,39 @@ def cancel(job: Job, *, url: Url = None, as_json: Json = False) -> None:
     run(_order(job, "cancel", url, as_json=as_json), as_json=as_json)
 
 
-def retry(job: Job, *, url: Url = None, as_json: Json = False) -> None:
-    """Run a failed or cancelled job again, under the same id."""
+def retry(
+    job: AnyJob = None,
+    *,
+    code: ErrorCode = None,
+    project: ProjectName = None,
+    batch: BatchName = None,
+    model: FailedModel = None,
+    since: Since = None,
+    dry_run: DryRun = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Run a failed or cancelled job again, under the same id; without JOB, all failed ones that the options find."""
+    wanted = given(code=code, project=project, batch=batch, model=model, since=with_offset(since))
+    if job is None:
+        run(_retry_many(wanted | {"dry_run": dry_run}, url, as_json=as_json), as_json=as_json)
+        return
+    with reported(as_json=as_json):
+        if wanted or dry_run:
+            raise CliError(ExitStatus.USAGE, "a job is run again by its name alone: options find many")
     run(_order(job, "retry", url, as_json=as_json), as_json=as_json)
+
+
+async def _retry_many(wanted: dict[str, Any], url: str | None, *, as_json: bool) -> None:
+    async with connect(url) as api:
+        found = read(await api.send("POST", "/jobs/retry", json=wanted), Retried)
+    if as_json:
+        show_json(found)
+        return
+    for code, count in sorted(found.codes.items()):
+        render.console().print(f"{code}: {count}")
+    done = f"{found.retried} failed jobs are run again" if not wanted["dry_run"] else f"{found.found} failed jobs"
+    render.console().print(done + (", and there are more: say it again" if found.more else ""))
 
 
 async def _order(job: str, verb: str, url: str | None, *, as_json: bool) -> None:

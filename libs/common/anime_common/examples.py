@@ -291,6 +291,8 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     },
     jobs.SubmitJob: {"expires_at": None},
     jobs.JobQuery: {"batch": "b4k7m2p9"},
+    jobs.RetryFilter: {"code": "out_of_memory", "batch": "b4k7m2p9", "since": "2026-03-01T12:00:00Z"},
+    jobs.Retried: {"codes": {"out_of_memory": 1}},
     jobs.Job: {"code": CODE, "batch_id": None, "labels": {}, "paused": False, "failures": 0, **_job(JobState.QUEUED)},
     jobs.JobChanges: {"priority": "interactive", "not_before": None, "paused": None},
     jobs.JobAccepted: {"job": _job(JobState.QUEUED, version=1)},

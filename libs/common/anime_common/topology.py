@@ -251,7 +251,7 @@ GATEWAY = User(
         *_questions(
             "jobs", *(f"{verb}_batch" for verb in ("create", "get", "update", "cancel", "retry")), "list_batches"
         ),
-        *_questions("jobs", "hold_queue", "list_characters", "list_character_versions", "preview_prompt"),
+        *_questions("jobs", "hold_queue", "retry_jobs", "list_characters", "list_character_versions", "preview_prompt"),
         *_questions(
             "jobs", *(f"{verb}_character_version{s}" for verb, s in (("get", ""), ("use", ""), ("compare", "s")))
         ),

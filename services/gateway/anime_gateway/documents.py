@@ -15,7 +15,7 @@ from anime_common.contracts.characters import CharacterChanges, NewCharacter
 from anime_common.contracts.echo import OptimizeQuestion
 from anime_common.contracts.files import FileChanges
 from anime_common.contracts.generation import GenerationRequest
-from anime_common.contracts.jobs import JobChanges, QueueState
+from anime_common.contracts.jobs import JobChanges, QueueState, RetryFilter
 from anime_common.contracts.projects import NewProject, ProjectChanges
 from anime_common.contracts.vocabulary import Progress
 from anime_gateway.access import COOKIE
@@ -39,6 +39,7 @@ from anime_gateway.rights import needed
 UNSEEN_MODELS: tuple[type[BaseModel], ...] = (
     *(Problem, GenerationRequest, JobChanges, NewProject, ProjectChanges, ProjectReplacement, FileChanges),
     PauseReason,
+    RetryFilter,
     *(NewBatch, BatchChanges, BatchRetry, BatchData),
     *(NewCharacter, CharacterChanges, CharacterReplacement, CharacterData),
     *(OptimizeQuestion, SignIn, JobData, FileData, ProjectData, SnapshotData, ResetData, QueueState, Progress),

@@ -35,7 +35,7 @@ from anime_common.contracts.vocabulary import JobState
 from anime_common.outbox import transaction
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
-from anime_jobs import batches, characters, line, projects, roster, store
+from anime_jobs import batches, characters, line, projects, retrying, roster, store
 from anime_jobs.books import opened
 from anime_jobs.fleet import Fleet, View, free_workers
 from anime_jobs.profile import profile
@@ -73,6 +73,7 @@ class Queries:
             contract.LIST_JOBS: self.list_jobs,
             contract.GET_QUEUE: self.queue,
             contract.HOLD_QUEUE: self.hold_queue,
+            contract.RETRY_JOBS: self._moving(retrying.retry),
             contract.GET_WORKERS: self.workers,
             contract.GET_CATALOGUE: self.catalogue,
             contract.GET_PROFILE: self.profile,

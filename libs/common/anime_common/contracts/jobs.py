@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from anime_common.contracts.casting import Composition
@@ -405,6 +405,35 @@ class JobQuestion(Request):
     job: JobRef = Field(description="The job.")
 
 
+class RetryFilter(Request):
+    """Which failed jobs to run again: those to which everything applies that is given, and something must be."""
+
+    code: Annotated[str, Field(strict=True, min_length=1, max_length=64)] | None = Field(
+        None, description="Those that failed with this code, see docs/errors.md."
+    )
+    project: Name | None = Field(None, description="Those of this project (id or slug).")
+    batch: JobRef | None = Field(None, description="Those of this batch (id or code).")
+    model: ModelKey | None = Field(None, description="Those that this model failed to draw.")
+    since: AwareDatetime | None = Field(None, description="Those that failed at this time or later.")
+    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(1000, description="At most so many, oldest first.")
+    dry_run: StrictBool = Field(False, description="Run none; say how many there are.")
+
+    @model_validator(mode="after")
+    def _some_filter(self) -> RetryFilter:
+        if all(getattr(self, name) is None for name in ("code", "project", "batch", "model", "since")):
+            raise ValueError("say which: give code, project, batch, model or since")
+        return self
+
+
+class Retried(Model):
+    """How many failed jobs are run again."""
+
+    found: int = Field(description="How many there were, at most the limit.")
+    retried: int = Field(description="How many are run again: none of a dry run.")
+    codes: dict[str, int] = Field(description="How many there were by why they failed.")
+    more: bool = Field(description="Whether there are more than the limit: ask again.")
+
+
 class JobQuery(Request):
     """Which jobs to list; newest first."""
 
@@ -446,3 +475,4 @@ GET_CATALOGUE = Rpc("jobs", "models", Empty, Catalogue)
 GET_STATS = Rpc("jobs", "stats", Empty, LedgerStats)
 PREVIEW_PROMPT = Rpc("jobs", "preview_prompt", PreviewQuestion, PromptPreview)
 HOLD_QUEUE = Rpc("jobs", "hold_queue", HoldQueue, QueueState)
+RETRY_JOBS = Rpc("jobs", "retry_jobs", RetryFilter, Retried)
