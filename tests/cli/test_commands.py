@@ -216,14 +216,14 @@ class TestJobs:
 class TestRetryMany:
     def test_by_error_code(self, anime: Anime, gateway: FakeGateway) -> None:
         answer = {"found": 3, "retried": 3, "codes": {"out_of_memory": 3}, "more": True}
-        gateway.on("POST /jobs/retry", httpx.Response(200, json=answer))
+        gateway.on("POST /retries", httpx.Response(200, json=answer))
         result = anime("retry", "--error", "out_of_memory", "--project", "sunrise")
         assert result.stdout == "out_of_memory: 3\n3 failed jobs are run again, and there are more: say it again\n"
-        assert gateway.bodies("POST /jobs/retry") == [{"code": "out_of_memory", "project": "sunrise", "dry_run": False}]
+        assert gateway.bodies("POST /retries") == [{"code": "out_of_memory", "project": "sunrise", "dry_run": False}]
         assert anime("retry", "--since", "2026-03-01T22:00:00Z", "--dry-run").stdout.endswith(
             "3 failed jobs, and there are more: say it again\n"
         )
-        assert gateway.bodies("POST /jobs/retry")[-1]["dry_run"] is True
+        assert gateway.bodies("POST /retries")[-1]["dry_run"] is True
 
     def test_one_job_is_named_alone(self, anime: Anime, gateway: FakeGateway) -> None:
         result = anime("retry", "k3v9x2mq", "--error", "out_of_memory")

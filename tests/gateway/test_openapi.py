@@ -30,7 +30,7 @@ def test_every_path_of_the_design_is_there() -> None:
             "/jobs/{job}/events",
         ),
         *("/projects", "/projects/{project}", "/profile", "/prompts/preview"),
-        *("/queue/pause", "/queue/resume", "/jobs/retry"),
+        *("/queue/pause", "/queue/resume", "/retries"),
         *("/batches", "/batches/{batch}", "/batches/{batch}/cancel", "/batches/{batch}/retry"),
         *("/characters", "/characters/{character}", "/characters/{character}/versions"),
         *("/characters/{character}/versions/compare", "/characters/{character}/versions/{version}"),

@@ -78,7 +78,10 @@ async def test_by_project_model_and_time(world: World, ledger: Service) -> None:
         assert refusal.value.code == code
 
 
-@pytest.mark.parametrize("fields", [{}, {"dry_run": True}, {"limit": 5}, {"code": ""}, {"code": "x", "limit": 0}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"dry_run": True}, {"limit": 5}, {"code": ""}, {"code": "x", "limit": 0}, {"since": 0}, {"since": "7"}],
+)
 def test_something_must_be_said(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         RetryFilter.model_validate(fields)

@@ -155,7 +155,7 @@ def retry(
 
 async def _retry_many(wanted: dict[str, Any], url: str | None, *, as_json: bool) -> None:
     async with connect(url) as api:
-        found = read(await api.send("POST", "/jobs/retry", json=wanted), Retried)
+        found = read(await api.send("POST", "/retries", json=wanted), Retried)
     if as_json:
         show_json(found)
         return

@@ -15,7 +15,7 @@ WRITES: dict[tuple[str, str], Scope] = {
     ("PATCH", "/jobs/{job}"): Scope.SUBMIT,
     ("POST", "/jobs/{job}/cancel"): Scope.SUBMIT,
     ("POST", "/jobs/{job}/retry"): Scope.SUBMIT,
-    ("POST", "/jobs/retry"): Scope.SUBMIT,
+    ("POST", "/retries"): Scope.SUBMIT,
     ("POST", "/prompts/optimize"): Scope.SUBMIT,
     ("POST", "/prompts/preview"): Scope.SUBMIT,
     ("POST", "/batches"): Scope.SUBMIT,

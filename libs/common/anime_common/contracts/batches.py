@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from anime_common.contracts.casting import Cast
@@ -23,6 +23,7 @@ from anime_common.contracts.vocabulary import (
     PromptText,
     StrictBool,
     StrictInt,
+    When,
     not_blank,
     on_one_line,
 )
@@ -110,7 +111,7 @@ class NewBatch(Request):
         None, description="How many jobs of each combination, each with a seed of its own; not together with seeds."
     )
     sheet: Sheet | None = Field(Sheet(), description="How its contact sheet is laid out; null: none is made.")
-    not_before: AwareDatetime | None = Field(None, description="Earliest start of all (RFC 3339 with an offset).")
+    not_before: When | None = Field(None, description="Earliest start of all (RFC 3339 with an offset).")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from anime_common.contracts.casting import Cast
 from anime_common.contracts.vocabulary import (
@@ -19,6 +19,7 @@ from anime_common.contracts.vocabulary import (
     Sampler,
     StrictBool,
     StrictInt,
+    When,
     not_blank,
 )
 from anime_common.messages import Model, Request
@@ -142,7 +143,7 @@ class GenerationRequest(Request):
     )
     optimize: StrictBool = Field(False, description="Let Echo improve the prompt first (never a reason to fail).")
     priority: Priority = Field(Priority.NORMAL, description="Priority class.")
-    not_before: AwareDatetime | None = Field(None, description="Earliest start (RFC 3339 with an offset).")
+    not_before: When | None = Field(None, description="Earliest start (RFC 3339 with an offset).")
     keep_partial: StrictBool = Field(False, description="Keep the finished pictures of a cancelled job.")
 
     @field_validator("loras")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from anime_common.contracts.casting import Composition
@@ -27,6 +27,7 @@ from anime_common.contracts.vocabulary import (
     Reached,
     StagedOutput,
     StrictBool,
+    When,
     Work,
     on_one_line,
 )
@@ -101,7 +102,7 @@ class SubmitJob(
 
     job_id: UUID = Field(description="Made by the sender (UUID).")
     request: GenerationRequest = Field(description="What to draw.")
-    expires_at: AwareDatetime | None = Field(None, description="Refuse the job when read later than this.")
+    expires_at: When | None = Field(None, description="Refuse the job when read later than this.")
 
 
 class CancelJob(
@@ -126,7 +127,7 @@ class JobChanges(Request):
     """What may be changed of a waiting job; absent fields stay."""
 
     priority: Priority | SkipJsonSchema[None] = Field(None, description="New priority class.")
-    not_before: AwareDatetime | None = Field(None, description="null takes the limit away.")
+    not_before: When | None = Field(None, description="null takes the limit away.")
     paused: StrictBool | SkipJsonSchema[None] = Field(None, description="True holds the job back, false lets it go on.")
 
 
@@ -414,7 +415,7 @@ class RetryFilter(Request):
     project: Name | None = Field(None, description="Those of this project (id or slug).")
     batch: JobRef | None = Field(None, description="Those of this batch (id or code).")
     model: ModelKey | None = Field(None, description="Those that this model failed to draw.")
-    since: AwareDatetime | None = Field(None, description="Those that failed at this time or later.")
+    since: When | None = Field(None, description="Those that failed at this time or later.")
     limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(1000, description="At most so many, oldest first.")
     dry_run: StrictBool = Field(False, description="Run none; say how many there are.")
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from anime_common.messages import Model
 from anime_common.strict_json import mended
@@ -71,6 +71,18 @@ def not_blank(text: str) -> str:
         raise ValueError("must not be blank")
     return text
 
+
+def _written(value: object) -> object:
+    """A moment as people write it, or as it is: a number could be seconds or milliseconds of anything."""
+    if isinstance(value, int | float) or (
+        isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdecimal()
+    ):
+        raise ValueError("must be a time such as 2026-03-01T22:00:00Z, not a number")
+    return value
+
+
+When = Annotated[AwareDatetime, BeforeValidator(_written)]
+"""A moment with its offset from UTC (RFC 3339)."""
 
 PromptText = Annotated[str, Field(strict=True, max_length=4000), AfterValidator(printable)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=64), AfterValidator(printable)]

@@ -15,7 +15,6 @@ from anime_common.contracts.jobs import (
     GET_ATTEMPTS,
     GET_JOB,
     LIST_JOBS,
-    RETRY_JOBS,
     Attempts,
     CancelJob,
     JobChanges,
@@ -25,8 +24,6 @@ from anime_common.contracts.jobs import (
     JobRef,
     JobView,
     PrioritizeJob,
-    Retried,
-    RetryFilter,
     RetryJob,
     SubmitJob,
 )
@@ -43,9 +40,6 @@ from anime_gateway.problems import invalid
 from anime_gateway.public import Pending, job_url
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-
-RETRY_WAIT = 30.0
-"""Seconds that the ledger has to look for a thousand failed jobs and queue them."""
 
 Ref = Annotated[str, Path(description="The job's id or its 8-character code.", examples=["k3v9x2mq"])]
 Prefer = Annotated[
@@ -205,20 +199,6 @@ async def change(gateway: Deps, job: Ref, changes: Annotated[JobChanges, body(Jo
 async def cancel(gateway: Deps, job: Ref) -> Response:
     """Stop a job: at once while it waits, between two steps while it runs (see `cancel_requested`)."""
     return await _order(gateway, job, CancelJob(job=checked(job)))
-
-
-@router.post(
-    "/retry",
-    summary="Run failed jobs again",
-    response_model=Retried,
-    responses=errors(404, *WRITE_ERRORS),
-    openapi_extra=json_body(
-        RetryFilter, memory={"code": "out_of_memory"}, night={"since": "2026-03-01T22:00:00Z", "dry_run": True}
-    ),
-)
-async def retry_many(gateway: Deps, which: Annotated[RetryFilter, body(RetryFilter)]) -> Response:
-    """Run the failed jobs to which all applies that is given again, each under its own id with a fresh retry budget."""
-    return answer(await gateway.ask(RETRY_JOBS, which, timeout=RETRY_WAIT))
 
 
 @router.post(

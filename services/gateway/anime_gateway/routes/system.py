@@ -18,10 +18,13 @@ from anime_common.contracts.jobs import (
     GET_STATS,
     GET_WORKERS,
     HOLD_QUEUE,
+    RETRY_JOBS,
     HoldQueue,
     Profile,
     ProfileQuestion,
     QueueState,
+    Retried,
+    RetryFilter,
 )
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
@@ -33,6 +36,8 @@ from anime_gateway.public import GatewayStats, Health, ModelList, Part, PauseRea
 router = APIRouter(tags=["system"])
 
 HEALTH_WAIT = 2.0
+RETRY_WAIT = 30.0
+"""Seconds that the ledger has to look for a thousand failed jobs and queue them."""
 LIVE = frozenset({"idle", "busy", "draining"})
 OPTIONAL = frozenset({"echo"})
 """Parts whose absence stops no job."""
@@ -123,6 +128,21 @@ async def pause_queue(gateway: Deps, why: Annotated[PauseReason, body(PauseReaso
 async def resume_queue(gateway: Deps) -> Response:
     """Let the queue go on."""
     return answer(await gateway.ask(HOLD_QUEUE, HoldQueue(paused=False)))
+
+
+@router.post(
+    "/retries",
+    tags=["jobs"],
+    summary="Run failed jobs again",
+    response_model=Retried,
+    responses=errors(404, *WRITE_ERRORS),
+    openapi_extra=json_body(
+        RetryFilter, memory={"code": "out_of_memory"}, night={"since": "2026-03-01T22:00:00Z", "dry_run": True}
+    ),
+)
+async def retry_many(gateway: Deps, which: Annotated[RetryFilter, body(RetryFilter)]) -> Response:
+    """Run the failed jobs to which all applies that is given again, each under its own id with a fresh retry budget."""
+    return answer(await gateway.ask(RETRY_JOBS, which, timeout=RETRY_WAIT))
 
 
 @router.get("/generators", summary="The generators", response_model=WorkerList, responses=errors())
