@@ -86,7 +86,7 @@ async def test_echo_improves_the_users_own_words_alone(world: World, ledger: Ser
         job_id=job_id,
         job_version=preparing.version,
         epoch=1,
-        result=OptimizedPrompt(prompt="smile, best quality", provider="builtin"),
+        result=OptimizedPrompt(prompt="smile, best quality, black hair", provider="builtin"),
     )
     await world.echo.publish(Outgoing(answer, answer.ident()))
 
@@ -96,7 +96,8 @@ async def test_echo_improves_the_users_own_words_alone(world: World, ledger: Ser
     await eventually(improved)
     job = await world.job(job_id)
     assert job.settings is not None
-    assert job.settings.prompt == "anime, silver hair, smile, best quality"
+    assert job.settings.prompt == "anime, silver hair, smile, best quality, black hair"
+    assert job.warnings == (), "what Echo adds pushes nobody's traits aside"
     assert job.composition is not None
     assert job.composition.prompt == job.settings.prompt
 

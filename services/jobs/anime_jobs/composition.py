@@ -69,9 +69,13 @@ class Production(Model):
 
 @dataclass(slots=True)
 class _Page:
-    """A composition in the making. `spoken` are the user's own tags, `told` is who has which trait."""
+    """A composition in the making. `words` are drawn, `own` of them the user wrote; `spoken` are the tags of them.
+
+    `told` is who has which trait.
+    """
 
     words: str
+    own: str
     negative: str
     production: Production
     target: Target
@@ -105,9 +109,16 @@ class Composed:
     warnings: tuple[str, ...] = ()
 
 
-def compose(words: str, negative: str | None, production: Production, target: Target) -> Composed:
-    """The prompts that a model gets for a user's own words. `negative` None: the user said nothing of it."""
-    page = _Page(words.strip(), (negative or "").strip(), production, target)
+def compose(
+    words: str, negative: str | None, production: Production, target: Target, *, own: str | None = None
+) -> Composed:
+    """The prompts that a model gets for a user's own words. `negative` None: the user said nothing of it.
+
+    Where Echo has improved the words, `own` are those that the user wrote: only these push anything aside.
+    """
+    page = _Page(
+        words.strip(), (own if own is not None else words).strip(), (negative or "").strip(), production, target
+    )
     page.spoken = frozenset(chain(_plain(page.words), *(_plain(member.words) for member in production.cast)))
     prompt = _prose(page) if target.manner is Manner.PROSE else _tags(page)
     _promise(page)
@@ -171,7 +182,7 @@ def _styled(page: _Page, name: Literal["prompt_prefix", "prompt_suffix"]) -> str
     if found is None:
         return page.add(Source.PROJECT, text)
     cast = page.production.cast
-    said = traits.claims(", ".join([page.words, *(member.words for member in cast)]))
+    said = traits.claims(", ".join([page.own, *(member.words for member in cast)]))
     if len(cast) == 1:
         said |= _claimed(said, cast[0])
     kept: list[str] = []
@@ -216,8 +227,9 @@ def _told(page: _Page, member: Member) -> list[str]:
     """What is told of a character, what the request asks of it last."""
     field = f"characters.{member.slug}"
     alone = len(page.production.cast) == 1
-    explicit = ", ".join(filter(None, (member.words, page.words if alone else "")))
-    asked, denials, spoken = traits.claims(explicit), traits.denied(explicit), set(_plain(explicit))
+    explicit = ", ".join(filter(None, (member.words, page.own if alone else "")))
+    asked, denials = traits.claims(explicit), traits.denied(explicit)
+    spoken = {*_plain(member.words), *(_plain(page.words) if alone else ())}
     unwanted = set(_plain(page.negative))
     told: dict[str, str] = {}
     for trait in _traits(page, member, asked):
@@ -275,7 +287,7 @@ def _worn(page: _Page, member: Member, asked: frozenset[traits.Claim]) -> tuple[
 
 def _mind_shared(page: _Page, member: Member) -> None:
     """Words for the whole picture that speak of looks: whose they are, nobody can tell."""
-    said = traits.claims(page.words)
+    said = traits.claims(page.own)
     for name in TELLING:
         for trait in getattr(member.canon, name):
             claim = traits.contradicted(trait, said)
@@ -350,7 +362,7 @@ def _negative(page: _Page, *, said: bool) -> str:
         if any(text for _, _, text in more):
             page.warn("negative_prompt", "the model takes none: what must not appear cannot be promised")
         return own
-    positive = _join([page.words, *(member.words for member in cast)])
+    positive = _join([page.own, *(member.words for member in cast)])
     taken = set(_plain(own))
     texts = [own]
     for source, who, text in more:

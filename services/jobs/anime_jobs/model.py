@@ -264,7 +264,7 @@ def _prepared(record: Record, moment: Moment, note: str) -> Decision:
         return _queue(record, moment, None, prompt_note=note)
     # Echo has looked at the user's own words: what stands around them is composed anew.
     target = record.production.target or Target(default_negative=settings.negative_prompt)
-    found = compose(record.prompt, record.negative_prompt, record.production, target)
+    found = compose(record.prompt, record.negative_prompt, record.production, target, own=record.job.request.prompt)
     composed = found.composition
     settings = settings.model_copy(update={"prompt": composed.prompt, "negative_prompt": composed.negative_prompt})
     warnings = tuple(dict.fromkeys((*record.job.warnings, *found.warnings)))
