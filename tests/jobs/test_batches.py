@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -126,6 +127,14 @@ async def test_all_its_jobs_are_accepted_together_and_once(world: World, ledger:
     with pytest.raises(Refused) as refusal:
         await make(world, ident=ident, request={"prompt": "other"})
     assert (refusal.value.status, refusal.value.code) == (409, "idempotency_conflict")
+
+
+async def test_the_same_batch_asked_for_twice_at_once_is_made_once(world: World, ledger: Service) -> None:
+    ident = uuid7()
+    offers = await asyncio.gather(*(make(world, ident=ident, request={"prompt": "a"}, count=200) for _ in range(4)))
+    assert len({offer.batch.code for offer in offers if offer.batch}) == 1
+    found = await ask(world, GET_BATCH, BatchRef(batch=str(ident)))
+    assert sum(found.counts.values()) == found.total == 200
 
 
 async def test_one_wrong_job_refuses_them_all_and_is_named(world: World, ledger: Service) -> None:

@@ -8,6 +8,7 @@ Telemetry and control messages travel over core NATS with the body alone.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import time
@@ -248,3 +249,10 @@ def uuid7(at: datetime | None = None) -> UUID:
     """A UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, then random bits; sorts by time of making."""
     millis = int((at.timestamp() if at else time.time()) * 1000) & ((1 << 48) - 1)
     return UUID(int=millis << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62))
+
+
+def uuid8(*parts: object) -> UUID:
+    """The UUIDv8 (RFC 9562 §5.8) that belongs to these parts: always the same one, made of their SHA-256."""
+    digest = hashlib.sha256("\n".join(map(str, parts)).encode()).digest()[:16]
+    value = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62)
+    return UUID(int=value | 8 << 76 | 0b10 << 62)

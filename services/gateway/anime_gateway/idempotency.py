@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Header
 
-from anime_common.messages import uuid7
+from anime_common.messages import uuid7, uuid8
 from anime_gateway.commands import CLIENT
 from anime_gateway.problems import invalid
 
@@ -33,7 +32,5 @@ def id_for(what: str, key: str | None) -> UUID:
 
 
 def keyed_id(what: str, key: str) -> UUID:
-    """The id that belongs to a key: a UUIDv8 (RFC 9562 §5.8) of what is created, the client and the key."""
-    digest = hashlib.sha256(f"{what}\n{CLIENT}\n{key}".encode()).digest()[:16]
-    value = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62)
-    return UUID(int=value | 8 << 76 | 0b10 << 62)
+    """The id that belongs to a key: of what is created, the client and the key."""
+    return uuid8(what, CLIENT, key)

@@ -36,7 +36,7 @@ from anime_common.contracts.batches import (
 )
 from anime_common.contracts.jobs import CancelJob, JobAccepted, JobChanges, PrioritizeJob, QueueEntry, RetryJob
 from anime_common.contracts.vocabulary import JobState
-from anime_common.messages import Message, Outgoing
+from anime_common.messages import Message, Outgoing, uuid8
 from anime_common.outcomes import Refused, not_found
 from anime_jobs import projects, store
 from anime_jobs.admission import Place
@@ -199,9 +199,9 @@ async def _store(ledger: Ledger, books: Books, question: CreateBatch, made: _Mad
     at = ledger.moment()
     asked = question.batch
     project = made.prepared[0].project
-    await books.connection.execute(
+    stored = await books.connection.fetchval(
         "INSERT INTO batches (id, code, name, client, project_id, asked, asked_hash, axes, total, created_at,"
-        " updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+        " updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) ON CONFLICT DO NOTHING RETURNING id",
         question.id,
         new_code(),
         asked.name or _title(asked),
@@ -213,13 +213,15 @@ async def _store(ledger: Ledger, books: Books, question: CreateBatch, made: _Mad
         len(made.plan.cells),
         at.now,
     )
+    if stored is None:
+        raise store.Conflict(f"the batch {question.id} was accepted meanwhile, or its code is taken")
     sent: list[Message] = []
     for index, (cell, found) in enumerate(zip(made.plan.cells, made.prepared, strict=True)):
         place = Place(question.id, index, cell.labels)
         record = accepted(
             cell.request,
             found,
-            job_id=_job_id(question.id, index),
+            job_id=uuid8(question.id, index),
             client=CLIENT,
             epoch=ledger.epoch,
             at=at,
@@ -236,13 +238,6 @@ def _title(asked: NewBatch) -> str:
     """What a batch is called that nobody named: how its first prompt begins."""
     text = asked.prompts[0] if asked.prompts else asked.request.prompt
     return " ".join(text.split())[:60]
-
-
-def _job_id(batch_id: UUID, index: int) -> UUID:
-    """The id of a job of a batch: a UUIDv8 (RFC 9562 §5.8) of both."""
-    digest = hashlib.sha256(f"{batch_id}\n{index}".encode()).digest()[:16]
-    value = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62)
-    return UUID(int=value | 8 << 76 | 0b10 << 62)
 
 
 async def update(ledger: Ledger, books: Books, question: UpdateBatch) -> tuple[BatchMoved, list[Outgoing]]:
