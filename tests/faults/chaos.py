@@ -106,7 +106,8 @@ class Chaos:
     async def _ended_as_they_may(self) -> None:
         """Each job has an end of its kind, or has lost one worker after the other."""
         rows = await self.product.rows(
-            "SELECT id::text, coalesce(error ->> 'code', state) AS ended FROM ledger.jobs WHERE id::text = ANY($1)",
+            "SELECT id::text, CASE state WHEN 'failed' THEN error ->> 'code' ELSE state END AS ended"
+            " FROM ledger.jobs WHERE id::text = ANY($1)",
             list(self.promised),
         )
         wrong = {

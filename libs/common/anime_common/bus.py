@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from anime_common import metrics
+from anime_common.clock import heeding
 from anime_common.messages import Message, Outgoing, ce_headers
 from anime_common.outcomes import NotStored, TooLarge, Unavailable, Unconfirmed
 from anime_common.pull import Pull, Pulled
@@ -190,7 +191,8 @@ class Bus:
         if not self.connected:
             raise NotStored("the bus is away")
         try:
-            answer = await self._client.request(subject, body, timeout=timeout, headers=dict(headers))
+            asking = self._client.request(subject, body, timeout=timeout, headers=dict(headers))
+            answer = await heeding(asking)
         except nats.errors.MaxPayloadError as error:
             text = f"{len(body)} bytes and headers are more than the {self._client.max_payload} that the server takes"
             raise TooLarge(f"{subject} was not stored: {text}") from error
@@ -236,8 +238,8 @@ class Bus:
         """Return when the server has read all that was sent before."""
         try:
             # nats-py's ping overtakes what is still buffered: only the second one comes after it.
-            await self._client.flush(timeout=2)
-            await self._client.flush(timeout=2)
+            await heeding(self._client.flush(timeout=2))
+            await heeding(self._client.flush(timeout=2))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             log.warning("bus_flush_failed", error=repr(error))
 
@@ -245,8 +247,9 @@ class Bus:
         """Ask the JetStream API; raises Unavailable, or ApiError with the server's code."""
         if not self.connected:
             raise Unavailable("the bus is away")
+        asking = json.dumps(body or {}).encode()
         try:
-            answer = await self._client.request(f"$JS.API.{verb}", json.dumps(body or {}).encode(), timeout=timeout)
+            answer = await heeding(self._client.request(f"$JS.API.{verb}", asking, timeout=timeout))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             why = self.why_silent(f"$JS.API.{verb}", error)
             raise Unavailable(f"JetStream did not answer {verb}: {why}") from error
@@ -278,7 +281,7 @@ class Bus:
             request = {"seq": start, "batch": batch, "next_by_subj": match}
             await self._client.publish(subject, json.dumps(request).encode(), reply=inbox)
             while True:
-                msg = await subscription.next_msg(timeout)
+                msg = await heeding(subscription.next_msg(timeout))
                 headers = msg.headers or {}
                 if "Nats-Sequence" not in headers:
                     # 204 ends a batch, 404 says that there is nothing from there on; 503 that nobody serves the stream.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import nats.errors
 
+from anime_common.clock import heeding
 from anime_common.outcomes import Unavailable
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Pull:
         found: list[Pulled] = []
         while not found and self._open > 0:
             try:
-                self._take(await self._subscription.next_msg(max(self._until - loop.time(), 0.01)), found)
+                self._take(await heeding(self._subscription.next_msg(max(self._until - loop.time(), 0.01))), found)
             except (TimeoutError, nats.errors.TimeoutError) as error:
                 self._open = 0
                 raise Unavailable(f"cannot pull: {self._bus.why_silent(self._subject, error)}") from error
@@ -93,7 +94,7 @@ class Pull:
                 self._open = 0
                 raise Unavailable(f"cannot pull: {error!r}") from error
         while found and len(found) < batch and self._subscription.pending_msgs > 0:
-            self._take(await self._subscription.next_msg(SLACK), found)
+            self._take(await heeding(self._subscription.next_msg(SLACK)), found)
         if self._refused and not found:
             raise Unavailable(f"{self._subject}: {self._refused}")
         return found
@@ -106,7 +107,7 @@ class Pull:
             self._open > 0 and loop.time() < self._until and self._bus.connected
         ):
             with contextlib.suppress(TimeoutError, nats.errors.Error):
-                self._take(await self._subscription.next_msg(max(self._until - loop.time(), 0.01)), found)
+                self._take(await heeding(self._subscription.next_msg(max(self._until - loop.time(), 0.01))), found)
         return found
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, ValidationError
 
 from anime_common import metrics, strict_json
+from anime_common.clock import heeding
 from anime_common.messages import first_error
 from anime_common.outcomes import Refused, Unavailable
 from anime_common.rpc_contract import A, ProblemBody, Q, Rpc
@@ -104,7 +105,7 @@ async def call(bus: Bus, rpc: Rpc[Q, A], question: Q, *, timeout: float = 5.0) -
     headers = {"traceparent": traceparent} if (traceparent := current_traceparent()) else None
     body = question.model_dump_json(exclude_unset=True).encode()
     try:
-        msg = await bus.client.request(rpc.subject, body, timeout=timeout, headers=headers)
+        msg = await heeding(bus.client.request(rpc.subject, body, timeout=timeout, headers=headers))
     except nats.errors.NoRespondersError as error:
         raise Refused(503, "unavailable", f"the service {rpc.owner!r} is not running; try again soon") from error
     except (nats.errors.TimeoutError, TimeoutError) as error:

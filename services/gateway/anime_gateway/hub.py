@@ -68,7 +68,6 @@ class Hub:
             for box in list(self._boxes):
                 box.close(Closed.STOPPING)
             learning.cancel()
-            self._learn_again.set()  # nats-py's wait loses a cancellation that coincides with the answer
             await silence()
 
     async def check(self) -> str | None:
