@@ -100,6 +100,34 @@ async def test_projects_files_and_the_state_of_the_whole(noop: Product) -> None:
         assert json.loads(out)
 
 
+async def test_waiting_jobs_are_rescheduled(noop: Product) -> None:
+    assert (await noop.anime("projects", "create", "Order"))[0] == ExitStatus.OK
+    assert (await noop.anime("projects", "update", "order", "--pause"))[0] == ExitStatus.OK
+    first, second = [await noop.submit("1girl", project="order") for _ in range(2)]
+
+    async def order() -> list[str]:
+        status, out, err = await noop.anime("queue", "--json")
+        assert status == ExitStatus.OK, err
+        return [entry["code"] for entry in json.loads(out)["entries"] if entry["project"] == "order"]
+
+    assert await order() == [first["code"], second["code"]]
+    status, out, err = await noop.anime("reschedule", second["code"], "--before", first["code"], "--resume")
+    assert status == ExitStatus.OK, err
+    assert f"job {second['code']} is queued, normal, place " in out
+    assert "its project is paused" in out
+    assert await order() == [second["code"], first["code"]]
+    status, out, _ = await noop.anime("reschedule", first["code"], "--priority", "batch", "--pause", "--json")
+    assert (json.loads(out)["priority"], json.loads(out)["paused"]) == ("batch", True)
+    status, _, err = await noop.anime("reschedule", first["code"], "--after", second["code"])
+    assert status == ExitStatus.CONFLICT
+    assert "give both the same priority" in err
+    for wrong in (("--front", "--back"), ("--any-time", "--not-before", "2026-01-01T00:00:00Z")):
+        assert (await noop.anime("reschedule", first["code"], *wrong))[0] == ExitStatus.USAGE
+    assert (await noop.anime("reschedule", first["code"]))[0] == ExitStatus.USAGE
+    for job in (first, second):
+        assert (await noop.anime("cancel", job["code"]))[0] == ExitStatus.OK
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

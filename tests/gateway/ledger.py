@@ -139,7 +139,7 @@ class Ledger:
         if isinstance(command, CancelJob):
             return 200, await self.move(job.id, JobState.CANCELLED)
         if isinstance(command, PrioritizeJob):
-            changes = command.changes.model_dump(exclude_none=True)
+            changes = command.changes.model_dump(exclude_none=True, exclude={"before", "after", "move"})
             if command.clear_not_before:
                 changes["not_before"] = None
             return 200, await self.update(job.id, **changes)

@@ -33,6 +33,7 @@ from anime_jobs.model import (
     Moment,
     OfferFenced,
     OfferRepeated,
+    Placed,
     Policy,
     Record,
     WorkerLost,
@@ -92,6 +93,7 @@ MESSAGES: dict[str, Any] = {
     "cancel": CancelJob(job=str(OTHER)),
     "retry": RetryJob(job=str(OTHER)),
     "prioritize": PrioritizeJob(job=str(OTHER), changes=JobChanges(priority=Priority.INTERACTIVE)),
+    "placed": Placed(12.5),
     "optimized": fact(PromptOptimized),
     "optimize_failed": fact(OptimizeFailed),
     "model": ModelAnnounced(model_info()),
@@ -118,6 +120,7 @@ message          preparing   queued      dispatched  running     filing      com
 cancel           cancelled   cancelled   cancelled   updated     !           !           !           -
 retry            !           !           !           !           !           !           queued      queued
 prioritize       updated     updated     updated     !           !           !           !           !
+placed           updated     updated     X           X           X           X           X           X
 optimized        queued      -           -           -           -           -           -           -
 optimize_failed  queued      -           -           -           -           -           -           -
 model            updated     updated     X           X           X           X           X           X

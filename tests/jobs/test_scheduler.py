@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anime_common.contracts.vocabulary import Priority
-from anime_jobs.scheduler import Rules, Waiting, Worker, effective_class, forecast, order, plan
-from tests.builders import NOON, later
+from anime_jobs.scheduler import Rules, Waiting, Worker, effective_class, order, plan
+from tests.builders import later
 
 SPACE = UUID(int=1)
 RULES = Rules(affinity_bound=60.0, aging=900.0)
@@ -185,27 +185,6 @@ def test_idle_workers_come_before_looking_ahead() -> None:
     queue = [waiting("one", waited=2), waiting("two", waited=1)]
     offers = plan(queue, [worker("x", free=0, ahead=1), worker("y", free=1, ahead=1)], {}, NOW, RULES)
     assert [offer.worker for offer in offers] == ["y", "x"]
-
-
-@given(JOBS, WORKERS)
-def test_the_forecast_counts_places_and_never_promises_less_than_the_work(
-    queue: list[Waiting], workers: list[Worker]
-) -> None:
-    jobs = [waiting(str(i), waited=job.created_at.timestamp() % 50, model=job.model) for i, job in enumerate(queue)]
-    speeds = {"a": 1.0, "b": 2.0}
-    found = forecast(jobs, workers, speeds, {}, NOW, RULES)
-    assert [each.position for each in found] == list(range(1, len(jobs) + 1))
-    models = {job.job_id: job.model for job in jobs}
-    for each in found:
-        known = models[each.job_id] in speeds and any(models[each.job_id] in w.models for w in workers)
-        assert (each.eta_seconds is not None) == known
-
-
-def test_an_estimate_adds_up_what_is_before() -> None:
-    queue = [waiting(f"j{i}", waited=10 - i, work=5.0) for i in range(4)]
-    found = forecast(queue, [worker("x", busy_seconds=3.0), worker("y")], {"a": 2.0}, {}, NOW, RULES)
-    assert [each.eta_seconds for each in found] == [10.0, 13.0, 20.0, 23.0]
-    assert NOON < NOW
 
 
 def given_with_rooms(queue: list[Waiting], workers: list[Worker], rooms: dict[UUID, int]) -> list[UUID]:

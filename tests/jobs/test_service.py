@@ -126,9 +126,9 @@ async def test_what_cannot_be_is_refused_by_field(
     assert (refusal.value.status, refusal.value.field) == (410, field)
 
 
-async def known_model(world: World) -> Worker:
+async def known_model(world: World, **fields: Any) -> Worker:
     """A worker has announced its model."""
-    worker = Worker(world)
+    worker = Worker(world, fields=fields)
     pool = await world.database.pool("jobs")
 
     async def announced() -> bool:

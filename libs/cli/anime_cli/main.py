@@ -27,6 +27,7 @@ from anime_cli import (
     profile,
     projects,
     regenerate,
+    reschedule,
     stack,
     system,
     token,
@@ -93,6 +94,7 @@ app.command()(attempts.attempts)
 app.command()(jobs.watch)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
+app.command()(reschedule.reschedule)
 app.command()(batches.batch)
 app.add_typer(batches.app, name="batches")
 app.add_typer(projects.app, name="projects")

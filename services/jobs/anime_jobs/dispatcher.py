@@ -29,7 +29,8 @@ from anime_jobs import line, metrics, roster, store
 from anime_jobs.books import Books, opened
 from anime_jobs.changes import outgoing
 from anime_jobs.consumers import Consumers
-from anime_jobs.fleet import Attention, Fleet, View, free_workers, judge
+from anime_jobs.fleet import OWNED, Attention, Fleet, View, free_workers, judge
+from anime_jobs.forecasting import Hands, in_hand
 from anime_jobs.model import DeadlinePassed, Dispatch, ModelAnnounced, OfferFenced, OfferRepeated, Record, WorkerLost
 from anime_jobs.scheduler import PlannedOffer, plan
 
@@ -306,14 +307,18 @@ class Dispatcher:
             return
         served = await line.last_served(connection)
         rooms = await line.rooms(connection)
+        times = await self.queries.outlook.estimates(connection)
+        owned = [record for record in active if record.state in OWNED]
+        workers = in_hand(workers, owned, self.fleet, times, view.at)
         offers = plan(queue, workers, served, view.at, self.ledger.settings.rules(), rooms)
         if not offers:
             return
+        hands = Hands({each.worker: each for each in workers}, times)
         sent: list[Outgoing] = []
         async with connection.transaction():
             async with opened(connection, [job_id for offer in offers for job_id in offer.job_ids]) as books:
                 for offer in offers:
-                    sent += await self._give(books, offer)
+                    sent += await self._give(books, offer, hands)
             await outbox.add(connection, sent, "jobs")
             await failpoints.hit("jobs.dispatch.before_commit")
         await failpoints.hit("jobs.dispatch.after_commit")
@@ -323,16 +328,16 @@ class Dispatcher:
         self.queries.changed()
         self.committed()
 
-    async def _give(self, books: Books, offer: PlannedOffer) -> list[Outgoing]:
+    async def _give(self, books: Books, offer: PlannedOffer, hands: Hands) -> list[Outgoing]:
         """Give the jobs of an offer that still wait to its worker; the offer goes out before their events."""
         offer_id = uuid7()
+        found = [await books.find(job_id) for job_id in offer.job_ids]
+        waiting = [each for each in found if each is not None and each.state is JobState.QUEUED and not each.job.paused]
+        seconds = hands.give(offer.worker, waiting)
         given: list[Record] = []
         events: list[Outgoing] = []
-        for job_id in offer.job_ids:
-            record = await books.find(job_id)
-            if record is None or record.state is not JobState.QUEUED or record.job.paused:
-                continue
-            message = Dispatch(offer.worker, offer.incarnation, uuid7(), offer_id)
+        for record in waiting:
+            message = Dispatch(offer.worker, offer.incarnation, uuid7(), offer_id, seconds)
             after, messages = books.advance(record, message, self.ledger.moment())
             given.append(after)
             events += _traced(messages, after)
@@ -378,7 +383,10 @@ class Dispatcher:
         now = loop.time()
         if now < self._queue_due or not self.bus.connected:
             return
-        state = await self.queries.compute_queue(connection)
+        look = await self.queries.outlook.look(connection)
+        state = look.state
+        if look.untold:
+            await line.foresee(connection, look.untold, state.at)
         for name, count in state.counts.items():
             metrics.JOBS.labels(state=name.value).set(count)
         await self.bus.tell(state)

@@ -276,7 +276,17 @@ def free_workers(active: Iterable[Record], view: View, *, look_ahead: int) -> li
                 ahead=0 if resting or not heartbeat.slots else max(heartbeat.slots + look_ahead - used - free, 0),
                 batch_limit=heartbeat.batch_limit,
                 batch_limits=heartbeat.batch_limits,
-                busy_seconds=sum(each.eta_seconds or 0.0 for each in heartbeat.attempts if not each.ended),
+                engines={info.key: info.engine for info in heartbeat.models},
+                busy_seconds=sum(_seconds_left(heartbeat).values()),
             )
         )
     return found
+
+
+def _seconds_left(heartbeat: Heartbeat) -> dict[UUID, float]:
+    """How long each offer in hand still takes, as far as its worker knows; members of one offer run together."""
+    left: dict[UUID, float] = {}
+    for each in heartbeat.attempts:
+        if not each.ended:
+            left[each.offer_id] = max(left.get(each.offer_id, 0.0), each.eta_seconds or 0.0)
+    return left

@@ -36,8 +36,9 @@ from anime_common.outcomes import Refused, not_found
 from anime_jobs import admission, batches, projects, store
 from anime_jobs.books import Books
 from anime_jobs.changes import moment, outgoing
-from anime_jobs.metrics import ENDED, SUBMITTED
-from anime_jobs.model import Moment, Record, optimize
+from anime_jobs.metrics import ENDED, ETA_RATIO, SUBMITTED
+from anime_jobs.model import Moment, Placed, Record, optimize
+from anime_jobs.moving import place_for
 from anime_jobs.preparing import accepted, prepare
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _replayed(ledger: Ledger, existing: Record, fingerprint: str, command_id: st
 
 
 async def on_command(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
-    """Cancel, retry or prioritise a job; exactly one answer."""
+    """Cancel or retry a job, or change when it runs; exactly one answer."""
     command: Any = delivery.message
     client = delivery.envelope.last_token
     job_id: UUID | None = None
@@ -117,6 +118,26 @@ async def on_command(ledger: Ledger, books: Books, delivery: Delivery) -> Sequen
         return [refused(ledger, delivery.id, client, refusal, job_id)]
     _count_end(record, after)
     return [*messages, done(ledger, delivery.id, client, 200, after.job)]
+
+
+async def on_prioritize(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
+    """Change when a job runs, and where it stands among the others; all of it, or nothing."""
+    command: Any = delivery.message
+    if not command.changes.moves:
+        return await on_command(ledger, books, delivery)
+    client = delivery.envelope.last_token
+    job_id: UUID | None = None
+    try:
+        record = await books.find(command.job)
+        if record is None:
+            raise not_found("job", command.job)
+        job_id = record.job.id
+        place = await place_for(books, record, command.changes, ledger.moment().now)
+    except Refused as refusal:
+        return [refused(ledger, delivery.id, client, refusal, job_id)]
+    changed, messages = books.advance(record, command, ledger.moment())
+    placed, moved = books.advance(changed, Placed(place), ledger.moment())
+    return [*messages, *moved, done(ledger, delivery.id, client, 200, placed.job)]
 
 
 async def on_fact(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence[Outgoing]:
@@ -152,6 +173,11 @@ async def on_sheet(ledger: Ledger, books: Books, delivery: Delivery) -> Sequence
 def _count_end(before: Record, after: Record) -> None:
     if after.state.ended and not before.state.ended:
         ENDED.labels(state=after.state.value).inc()
+    if after.state is JobState.COMPLETED and before.state is not JobState.COMPLETED:
+        if after.foreseen_at is None or after.foreseen_end is None or after.job.ended_at is None:
+            return
+        took = (after.job.ended_at - after.foreseen_at).total_seconds()
+        ETA_RATIO.observe((after.foreseen_end - after.foreseen_at).total_seconds() / max(took, 0.001))
 
 
 def done(ledger: Ledger, command_id: str, client: str, status: int, job: Job) -> Outgoing:
@@ -186,7 +212,7 @@ HANDLERS: Mapping[type[Message], Handler] = {
     SubmitJob: on_submit,
     CancelJob: on_command,
     RetryJob: on_command,
-    PrioritizeJob: on_command,
+    PrioritizeJob: on_prioritize,
     PromptOptimized: on_fact,
     OptimizeFailed: on_fact,
     AttemptStarted: on_fact,

@@ -20,7 +20,7 @@ _FREE = ", ".join(f"'{name}'" for name in FREE_IN_A_BATCH)
 _SELECT = (
     "SELECT j.id, j.code, j.project_id, p.slug AS project, j.state, j.priority, j.message,"  # noqa: S608 - our own text
     " j.paused, coalesce(b.paused, false) AS batch_paused, p.paused AS project_paused, j.batch_id, j.not_before,"
-    " j.next_try_at, j.created_at, j.queued_at, j.run_alone, j.settings ->> 'model' AS model,"
+    " j.next_try_at, j.created_at, j.queued_at, j.place, j.foreseen_at, j.run_alone, j.settings ->> 'model' AS model,"
     f" (j.settings - ARRAY[{_FREE}])::text AS batch_key,"
     " coalesce((j.settings ->> 'count')::int, 1) AS pictures,"
     " ARRAY(SELECT l ->> 'key' FROM jsonb_array_elements(coalesce(j.settings -> 'loras', '[]'::jsonb)) l) AS loras,"
@@ -53,6 +53,7 @@ class Lined:
     batch_id: UUID | None
     not_before: datetime | None
     next_try_at: datetime | None
+    foreseen_at: datetime | None
     waiting: Waiting | None
 
 
@@ -72,6 +73,7 @@ def _lined(row: Mapping[str, Any]) -> Lined:
             pictures=row["pictures"],
             loras=frozenset(row["loras"]),
             alone=row["run_alone"],
+            place=row["place"],
         )
     return Lined(
         job_id=row["id"],
@@ -86,6 +88,7 @@ def _lined(row: Mapping[str, Any]) -> Lined:
         batch_id=row["batch_id"],
         not_before=row["not_before"],
         next_try_at=row["next_try_at"],
+        foreseen_at=row["foreseen_at"],
         waiting=waiting,
     )
 
@@ -94,11 +97,11 @@ async def ready(connection: Connection, per_project: int) -> list[Lined]:
     """The first queued jobs of each project and priority class that could run now."""
     rows = await connection.fetch(
         f"{_SELECT} JOIN (SELECT id,"  # noqa: S608 - our own text
-        "   row_number() OVER (PARTITION BY priority, project_id ORDER BY created_at, id) AS place FROM jobs"
+        "   row_number() OVER (PARTITION BY priority, project_id ORDER BY place, id) AS turn FROM jobs"
         "   WHERE state = 'queued' AND NOT paused AND coalesce(not_before, '-infinity') <= now()"
         "   AND coalesce(next_try_at, '-infinity') <= now()"
         f"   AND {_NOT_HELD}) w ON w.id = j.id"
-        " WHERE w.place <= $1 ORDER BY j.created_at, j.id",
+        " WHERE w.turn <= $1 ORDER BY j.place, j.id",
         per_project,
     )
     return [_lined(row) for row in rows]
@@ -108,7 +111,7 @@ async def sleeping(connection: Connection, limit: int) -> list[Lined]:
     """Queued jobs that wait for a time or are paused, and jobs that prepare."""
     rows = await connection.fetch(
         f"{_SELECT} WHERE j.state = 'preparing' OR (j.state = 'queued' AND (j.paused OR b.paused OR p.paused"
-        " OR j.not_before > now() OR j.next_try_at > now())) ORDER BY j.created_at, j.id LIMIT $1",
+        " OR j.not_before > now() OR j.next_try_at > now())) ORDER BY j.place, j.id LIMIT $1",
         limit,
     )
     return [_lined(row) for row in rows]
@@ -139,6 +142,19 @@ async def rooms(connection: Connection) -> dict[UUID, int]:
         "   AND j.state IN ('dispatched', 'running')) AS room FROM projects p WHERE p.max_running IS NOT NULL"
     )
     return {row["id"]: max(row["room"], 0) for row in rows}
+
+
+async def foresee(connection: Connection, ends: Mapping[UUID, float], now: datetime) -> None:
+    """Keep in how many seconds jobs are to end, where nobody was told before; who is being changed is left out."""
+    await connection.execute(
+        "UPDATE jobs SET foreseen_at = $3::timestamptz,"
+        " foreseen_end = $3::timestamptz + w.seconds * interval '1 second'"
+        " FROM unnest($1::uuid[], $2::float[]) AS w (id, seconds) WHERE jobs.id = w.id AND jobs.id IN"
+        " (SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND foreseen_at IS NULL FOR UPDATE SKIP LOCKED)",
+        list(ends),
+        list(ends.values()),
+        now,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job as the ledger keeps it: what everybody sees, and what only the ledger needs."""
+    """A job as the ledger keeps it: what everybody sees, and what only the ledger needs.
+
+    `place` orders the waiting jobs of a project, in seconds since 1970; `foreseen_end` is when the job was to end, as
+    it was told first, at `foreseen_at`.
+    """
 
     job: Job
     request_hash: str
@@ -93,6 +97,9 @@ class Record:
     end_as: JobState = JobState.COMPLETED
     run_alone: bool = False
     batch_index: int | None = None
+    place: float = 0.0
+    foreseen_at: datetime | None = None
+    foreseen_end: datetime | None = None
     production: Production = field(default_factory=Production)
 
     @property
@@ -103,12 +110,23 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """The scheduler gives the job to one incarnation of a worker, as a new attempt."""
+    """The scheduler gives the job to one incarnation of a worker, as a new attempt.
+
+    `seconds` is how long it should take there, if that is known.
+    """
 
     worker: str
     incarnation: UUID
     attempt_id: UUID
     offer_id: UUID
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The job goes to another place among the waiting jobs of its project."""
+
+    place: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +350,9 @@ def _dispatch(record: Record, message: Dispatch, moment: Moment) -> Decision:
         next_try_at=None,
         deadline=moment.now + timedelta(seconds=moment.policy.offer_repeat),
     )
+    if record.foreseen_at is None and message.seconds is not None:
+        end = moment.now + timedelta(seconds=message.seconds)
+        owned = replace(owned, foreseen_at=moment.now, foreseen_end=end)
     new, event = changed(
         owned,
         moment,
@@ -482,8 +503,20 @@ def _prioritize(record: Record, message: PrioritizeJob, moment: Moment) -> Decis
         changes["not_before"] = message.changes.not_before
     if all(getattr(record.job, name) == value for name, value in changes.items()):
         return record, []
-    new, event = changed(record, moment, JobUpdated, **changes)
+    new, event = changed(_unforeseen(record), moment, JobUpdated, **changes)
     return new, [event]
+
+
+def _placed(record: Record, message: Placed, moment: Moment) -> Decision:
+    if message.place == record.place:
+        return record, []
+    new, event = changed(replace(_unforeseen(record), place=message.place), moment, JobUpdated)
+    return new, [event]
+
+
+def _unforeseen(record: Record) -> Record:
+    """The job as if nobody had told when it would end: that is to be told anew."""
+    return replace(record, foreseen_at=None, foreseen_end=None)
 
 
 def _file_gone(record: Record, message: FileDeleted, moment: Moment) -> Decision:
@@ -514,6 +547,7 @@ TABLE: dict[JobState, dict[type, Rule]] = {
         CancelJob: _cancel,
         RetryJob: _NOT_RETRYABLE,
         PrioritizeJob: _prioritize,
+        Placed: _placed,
         PromptOptimized: _optimized,
         OptimizeFailed: _not_optimized,
         ModelAnnounced: _announced,
@@ -524,6 +558,7 @@ TABLE: dict[JobState, dict[type, Rule]] = {
         CancelJob: _cancel,
         RetryJob: _NOT_RETRYABLE,
         PrioritizeJob: _prioritize,
+        Placed: _placed,
         **_LATE_ANSWERS,
         ModelAnnounced: _announced,
         Dispatch: _dispatch,

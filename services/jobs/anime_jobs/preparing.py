@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 SEEDS = 2**32
+BETWEEN = 1e-5
+"""Seconds between the places of the jobs of a batch, which are accepted in one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def accepted(
         seed=found.seed,
         traceparent=current_traceparent(),
         batch_index=place.index if place else None,
+        place=at.now.timestamp() + (place.index * BETWEEN if place else 0.0),
         production=found.production,
         deadline=at.now + timedelta(seconds=at.policy.prepare_nudge) if preparing else None,
     )

@@ -6,8 +6,8 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -31,16 +31,15 @@ from anime_common.contracts.jobs import (
     Workers,
     WorkerView,
 )
-from anime_common.contracts.vocabulary import JobState
 from anime_common.outbox import transaction
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
 from anime_jobs import batches, characters, line, projects, retrying, roster, store
 from anime_jobs.books import opened
-from anime_jobs.fleet import Fleet, View, free_workers
+from anime_jobs.fleet import Fleet
+from anime_jobs.outlook import Outlook
 from anime_jobs.profile import profile
-from anime_jobs.queue import PLACES, entries, view
-from anime_jobs.scheduler import forecast
+from anime_jobs.queue import view
 
 if TYPE_CHECKING:
     from anime_common.rpc import Answerer
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 PLACES_CACHE = 0.5
 TRIES = 5
-SPEED_CACHE = 10.0
 
 
 @dataclass(slots=True)
@@ -60,11 +58,13 @@ class Queries:
     fleet: Fleet
     leading: Callable[[], bool]
     committed: Callable[[], None]
-    _active: store.Active = field(default_factory=store.Active)
     _queue: tuple[float, QueueState] | None = None
     _changed: bool = True
     _queue_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _speeds: tuple[float, dict[str, float]] | None = None
+    outlook: Outlook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outlook = Outlook(self.fleet, self.ledger.settings)
 
     def table(self) -> dict[Rpc[Any, Any], Answerer]:
         """Every question with its answerer."""
@@ -220,47 +220,8 @@ class Queries:
             if self._queue is None or stale or self._changed:
                 self._changed = False
                 async with transaction(self.pool) as connection:
-                    self._queue = (asyncio.get_running_loop().time(), await self.compute_queue(connection))
+                    self._queue = (asyncio.get_running_loop().time(), (await self.outlook.look(connection)).state)
             return self._queue[1]
-
-    async def compute_queue(self, connection: store.Connection) -> QueueState:
-        """The queue from PostgreSQL and the fleet."""
-        loop = asyncio.get_running_loop()
-        now = datetime.now(UTC)
-        if self._speeds is None or loop.time() - self._speeds[0] > SPEED_CACHE:
-            self._speeds = (loop.time(), await store.speeds(connection))
-        ready = {lined.job_id: lined for lined in await line.ready(connection, PLACES)}
-        sleeping = await line.sleeping(connection, PLACES)
-        counts = await store.counts(connection, ended=False)
-        served = await line.last_served(connection)
-        active = await self._active.read(connection)
-        fleet_view = View(
-            fleet=self.fleet,
-            now=loop.time(),
-            deaf_until=0.0,
-            lost_after=self.ledger.settings.worker_lost_after,
-            lost=frozenset(),
-            facts_seen={},
-            max_repeats=0,
-            at=now,
-        )
-        workers = free_workers(active, fleet_view, look_ahead=0)
-        queue = [lined.waiting for lined in ready.values() if lined.waiting is not None]
-        forecasts = forecast(queue, workers, self._speeds[1], served, now, self.ledger.settings.rules())
-        unsettled = [lined for lined in ready.values() if lined.waiting is None]
-        hold = await line.held(connection)
-        if hold.since is not None:
-            forecasts = [replace(each, eta_seconds=None) for each in forecasts]
-        waiting = counts[JobState.PREPARING] + counts[JobState.QUEUED]
-        return QueueState(
-            at=now,
-            entries=tuple(entries(forecasts, ready, [*unsettled, *sleeping], workers, now, hold)),
-            waiting=waiting,
-            counts=counts,
-            workers=len(workers),
-            paused_since=hold.since,
-            pause_reason=hold.reason,
-        )
 
     async def hold_queue(self, question: contract.HoldQueue) -> QueueState:
         """Hold the whole queue back, or let it go on."""

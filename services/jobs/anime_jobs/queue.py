@@ -9,9 +9,10 @@ from uuid import UUID
 from anime_common.contracts.generator import HeldAttempt
 from anime_common.contracts.jobs import JobView, QueueEntry
 from anime_common.contracts.vocabulary import JobState, Progress
+from anime_jobs.forecasting import Forecast
 from anime_jobs.line import Hold, Lined
 from anime_jobs.model import Record
-from anime_jobs.scheduler import Forecast, Worker
+from anime_jobs.scheduler import Worker
 
 PLACES = 500
 """How many places of the queue are announced one by one."""

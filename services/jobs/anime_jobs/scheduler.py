@@ -1,11 +1,16 @@
-"""What runs next, where: pure. `plan` fills workers from the queue; `forecast` says when each job should end."""
+"""What runs next, where: pure. `plan` fills workers from the queue; `forecasting` plays the same plan into the future.
+
+The waiting jobs stand in lanes of alike ones (class, project, model, LoRAs), so that a choice looks at the first of
+each lane, and never at the whole queue.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from anime_common.contracts.vocabulary import Priority
@@ -15,7 +20,10 @@ DISTANT_PAST = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job that could run now. `work` is pixels × steps × pictures, `loras` are the keys of those it needs."""
+    """A job that could run now. `work` is pixels × steps × pictures, `loras` are the keys of those it needs.
+
+    `place` orders the jobs of a project: seconds since 1970 of its submit, or where it was moved to.
+    """
 
     job_id: UUID
     project_id: UUID
@@ -28,13 +36,29 @@ class Waiting:
     pictures: int = 1
     alone: bool = False
     loras: frozenset[str] = frozenset()
+    place: float = 0.0
+
+    @property
+    def size(self) -> float:
+        """Pixels × steps of one picture."""
+        return self.work / self.pictures
+
+
+class Lane(NamedTuple):
+    """What the jobs of a lane have in common; `rank` is their effective class."""
+
+    rank: int
+    project_id: UUID
+    model: str
+    loras: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """A live worker: how many more offers it takes at once (`free`) and ahead of time (`ahead`).
 
-    `batch_limits` are those of models of which fewer pictures fit into a pass than `batch_limit`.
+    `batch_limits` are those of models of which fewer pictures fit into a pass than `batch_limit`, `engines` run which
+    model, `busy_seconds` is when what it has in hand should be done.
     """
 
     worker: str
@@ -45,10 +69,11 @@ class Worker:
     ahead: int = 0
     batch_limit: int = 1
     batch_limits: Mapping[str, int] = field(default_factory=dict)
+    engines: Mapping[str, str] = field(default_factory=dict)
     busy_seconds: float = 0.0
     loras: frozenset[str] = frozenset()
 
-    def able(self, job: Waiting) -> bool:
+    def able(self, job: Waiting | Lane) -> bool:
         """Whether it has what the job needs."""
         return job.model in self.models and job.loras <= self.loras
 
@@ -71,30 +96,78 @@ class Rules:
 
 
 @dataclass(slots=True)
-class _Queue:
-    """The waiting jobs in the order they are served, taken one by one."""
+class Line:
+    """The waiting jobs in the order of service, taken one by one. `rooms`: how many more jobs of a project may be."""
 
-    jobs: dict[UUID, Waiting] = field(default_factory=dict)
-    classes: dict[UUID, int] = field(default_factory=dict)
-    rooms: dict[UUID, int] = field(default_factory=dict)
+    rooms: dict[UUID, int]
+    lanes: dict[Lane, deque[Waiting]] = field(default_factory=dict)
+    alike: dict[tuple[int, tuple[object, ...]], deque[Waiting]] = field(default_factory=dict)
+    ranks: dict[UUID, int] = field(default_factory=dict)
+    turns: dict[UUID, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for project in [project for project, room in self.rooms.items() if room < 1]:
-            self._close(project)
+    @classmethod
+    def of(cls, ordered: Iterable[tuple[int, Waiting]], rooms: Mapping[UUID, int] | None) -> Line:
+        """What `order` gave."""
+        line = cls(dict(rooms or {}))
+        for turn, (rank, job) in enumerate(ordered):
+            line.lanes.setdefault(Lane(rank, job.project_id, job.model, job.loras), deque()).append(job)
+            line.alike.setdefault((rank, job.batch_key), deque()).append(job)
+            line.ranks[job.job_id], line.turns[job.job_id] = rank, turn
+        return line
+
+    def __len__(self) -> int:
+        """How many jobs are left."""
+        return len(self.turns)
+
+    def first(self, fits: Callable[[Lane], object]) -> Waiting | None:
+        """The first job of the lanes that fit, of projects that have room."""
+        found, soonest = None, len(self.turns) + max(self.turns.values(), default=0)
+        for lane, jobs in self.lanes.items():
+            turn = self.turns[jobs[0].job_id]
+            if turn < soonest and self.rooms.get(lane.project_id, 1) > 0 and fits(lane):
+                found, soonest = jobs[0], turn
+        return found
+
+    def alike_to(self, job: Waiting) -> Iterable[Waiting]:
+        """The jobs of the same class with the same batch key that are left, in order, itself among them."""
+        jobs = self.alike[self.ranks[job.job_id], job.batch_key]
+        while jobs and jobs[0].job_id not in self.turns:
+            jobs.popleft()
+        return (each for each in jobs if each.job_id in self.turns)
 
     def take(self, batch: Sequence[Waiting]) -> None:
-        """These are given away; a project that has no room left is served no more."""
+        """These are given away."""
         for job in batch:
-            del self.jobs[job.job_id]
+            del self.turns[job.job_id]
             if job.project_id in self.rooms:
                 self.rooms[job.project_id] -= 1
-        for project in {job.project_id for job in batch}:
-            if self.rooms.get(project, 1) < 1:
-                self._close(project)
+        for lane in {Lane(self.ranks[job.job_id], job.project_id, job.model, job.loras) for job in batch}:
+            jobs = self.lanes[lane]
+            while jobs and jobs[0].job_id not in self.turns:
+                jobs.popleft()
+            if not jobs:
+                del self.lanes[lane]
 
-    def _close(self, project: UUID) -> None:
-        for job_id in [job_id for job_id, job in self.jobs.items() if job.project_id == project]:
-            del self.jobs[job_id]
+
+@dataclass(slots=True)
+class Crew:
+    """The workers that may still get something."""
+
+    workers: dict[str, Worker]
+    _capable: dict[tuple[str, frozenset[str]], dict[str, Worker]] = field(default_factory=dict)
+
+    def capable(self, job: Waiting | Lane) -> Mapping[str, Worker]:
+        """Those that have what a job needs."""
+        kind = (job.model, job.loras)
+        if kind not in self._capable:
+            self._capable[kind] = {name: worker for name, worker in self.workers.items() if worker.able(job)}
+        return self._capable[kind]
+
+    def leave(self, worker: str) -> None:
+        """It gets nothing more."""
+        del self.workers[worker]
+        for workers in self._capable.values():
+            workers.pop(worker, None)
 
 
 def effective_class(job: Waiting, now: datetime, rules: Rules) -> int:
@@ -108,10 +181,11 @@ def order(
 ) -> list[tuple[int, Waiting]]:
     """Put the queue in the order of service, as (class, job): by class, then round-robin over projects.
 
-    Within a project it is first come, first served; the project that was served longest ago comes first in each round.
+    Within a project it goes by place: first come, first served, but for what was moved. The project that was served
+    longest ago comes first in each round.
     """
     lanes: dict[tuple[int, UUID], list[Waiting]] = defaultdict(list)
-    for job in sorted(queue, key=lambda job: (job.created_at, job.job_id)):
+    for job in sorted(queue, key=lambda job: (job.place, job.created_at, job.job_id)):
         lanes[effective_class(job, now, rules), job.project_id].append(job)
     ranked = [
         (rank, turn, last_served.get(project, DISTANT_PAST), job.created_at, job.job_id, job)
@@ -135,112 +209,70 @@ def plan(
     has work of the same class for the model it holds. Jobs with an equal batch key share an offer up to the worker's
     batch limit, within one class. `rooms` is how many jobs of a project may be given at most; absent: any number.
     """
-    ordered = order(queue, last_served, now, rules)
-    jobs, classes = {job.job_id: job for _, job in ordered}, {job.job_id: rank for rank, job in ordered}
-    left = _Queue(jobs, classes, dict(rooms or {}))
+    line = Line.of(order(queue, last_served, now, rules), rooms)
     offers: list[PlannedOffer] = []
     for ahead in (False, True):
         room = {each.worker: (each.ahead if ahead else each.free) for each in workers}
-        while True:
-            able = [each for each in workers if room[each.worker] > 0]
-            found = _choose(left, able, now, rules) if able else None
-            if found is None:
-                break
-            worker, job = found
-            batch = _group(left, worker, job)
-            left.take(batch)
+        crew = Crew({each.worker: each for each in workers if room[each.worker] > 0})
+        while crew.workers and (found := choose(line, crew, now, rules)) is not None:
+            worker, batch = found
+            line.take(batch)
             offers.append(PlannedOffer(worker.worker, worker.incarnation, tuple(member.job_id for member in batch)))
             room[worker.worker] -= 1
+            if room[worker.worker] < 1:
+                crew.leave(worker.worker)
     return offers
 
 
-def _choose(left: _Queue, able: Sequence[Worker], now: datetime, rules: Rules) -> tuple[Worker, Waiting] | None:
-    """The next job and the worker it goes to."""
-    for job in left.jobs.values():
-        capable = [worker for worker in able if worker.able(job)]
-        if not capable:
-            continue
-        holding = [worker for worker in capable if job.model in worker.resident]
-        if holding:
-            return _least_busy(holding), job
-        patient = (now - job.ready_at).total_seconds() < rules.affinity_bound
-        rivals = {worker.worker: _resident_rival(left, worker, job) for worker in capable} if patient else {}
-        open_handed = [worker for worker in capable if rivals.get(worker.worker) is None]
-        if open_handed:
-            return _least_busy(open_handed), job
-        worker = _least_busy(capable)
-        rival = rivals[worker.worker]
-        return (worker, rival) if rival is not None else (worker, job)
-    return None
+def choose(line: Line, crew: Crew, now: datetime, rules: Rules) -> tuple[Worker, list[Waiting]] | None:
+    """The next jobs that make one offer, and the worker that they go to; None when nobody can do any."""
+    job = line.first(crew.capable)
+    if job is None:
+        return None
+    worker, job = _suited(line, list(crew.capable(job).values()), job, now, rules)
+    return worker, _group(line, worker, job)
 
 
-def _resident_rival(left: _Queue, worker: Worker, head: Waiting) -> Waiting | None:
-    """The first job of the same class whose model the worker holds."""
-    rank = left.classes[head.job_id]
-    return next(
-        (
-            job
-            for job in left.jobs.values()
-            if left.classes[job.job_id] == rank and job.model in worker.resident and worker.able(job)
-        ),
-        None,
-    )
+def _suited(line: Line, capable: Sequence[Worker], job: Waiting, now: datetime, rules: Rules) -> tuple[Worker, Waiting]:
+    """The worker for the first job in line, or the job whose model that worker holds, which goes before it."""
+    holding = [worker for worker in capable if job.model in worker.resident]
+    if holding:
+        return _least_busy(holding), job
+    if (now - job.ready_at).total_seconds() >= rules.affinity_bound:
+        return _least_busy(capable), job
+    rank = line.ranks[job.job_id]
+    rivals = {worker.worker: line.first(_held_by(worker, rank)) for worker in capable}
+    open_handed = [worker for worker in capable if rivals[worker.worker] is None]
+    worker = _least_busy(open_handed or capable)
+    return worker, rivals[worker.worker] or job
+
+
+def _held_by(worker: Worker, rank: int) -> Callable[[Lane], bool]:
+    """Whether a lane is of this class and a worker holds its model."""
+    return lambda lane: lane.rank == rank and lane.model in worker.resident and worker.able(lane)
 
 
 def _least_busy(workers: Sequence[Worker]) -> Worker:
     return min(workers, key=lambda worker: (worker.busy_seconds, worker.worker))
 
 
-def _group(left: _Queue, worker: Worker, head: Waiting) -> list[Waiting]:
+def _group(line: Line, worker: Worker, head: Waiting) -> list[Waiting]:
     batch, pictures = [head], head.pictures
     members = Counter({head.project_id: 1})
     limit = min(worker.batch_limits.get(head.model, worker.batch_limit), worker.batch_limit)
     if head.alone or limit <= head.pictures:
         return batch
-    rank = left.classes[head.job_id]
-    for job in left.jobs.values():
-        if job is head or job.alone or job.batch_key != head.batch_key or left.classes[job.job_id] != rank:
+    for job in line.alike_to(head):
+        if job is head or job.alone:
             continue
-        if pictures + job.pictures > limit or members[job.project_id] >= left.rooms.get(job.project_id, limit):
+        if pictures + job.pictures > limit or members[job.project_id] >= line.rooms.get(job.project_id, limit):
             continue
         members[job.project_id] += 1
         batch.append(job)
         pictures += job.pictures
+        if pictures == limit:
+            break
     return batch
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """A waiting job's place (1 = next) and the seconds until it should end, when speeds are known."""
-
-    job_id: UUID
-    position: int
-    eta_seconds: float | None
-
-
-def forecast(
-    queue: Iterable[Waiting],
-    workers: Sequence[Worker],
-    speeds: Mapping[str, float],
-    last_served: Mapping[UUID, datetime],
-    now: datetime,
-    rules: Rules,
-) -> list[Forecast]:
-    """The queue in order of service, each job simulated on the worker that is free first.
-
-    `speeds` are seconds per unit of work by model.
-    """
-    clocks = {worker.worker: worker.busy_seconds for worker in workers}
-    found: list[Forecast] = []
-    for position, (_, job) in enumerate(order(queue, last_served, now, rules), start=1):
-        speed = speeds.get(job.model)
-        slots = [(clocks[worker.worker], worker.worker) for worker in workers if worker.able(job)]
-        eta = None
-        if speed is not None and slots:
-            free_at, name = min(slots)
-            eta = clocks[name] = free_at + speed * job.work
-        found.append(Forecast(job.job_id, position, eta))
-    return found
 
 
 def ready_since(queued_at: datetime, not_before: datetime | None, next_try_at: datetime | None) -> datetime:

@@ -33,7 +33,7 @@ _PUBLIC = (
 )
 _PRIVATE = (
     "request_hash", "prompt", "negative_prompt", "seed", "traceparent", "incarnation", "offer_id", "repeat", "deadline",
-    "next_try_at", "filing_date", "run_alone", "batch_index",
+    "next_try_at", "filing_date", "run_alone", "batch_index", "place", "foreseen_at", "foreseen_end",
 )
 # fmt: on
 _OWN = frozenset({*_PRIVATE, "staged", "end_as", "production"})
@@ -348,17 +348,6 @@ async def counts(connection: Connection, *, ended: bool) -> dict[JobState, int]:
         "SELECT state, count(*) AS n FROM jobs WHERE state = ANY($1) GROUP BY state", [state.value for state in states]
     )
     return dict.fromkeys(states, 0) | {JobState(row["state"]): row["n"] for row in rows}
-
-
-async def speeds(connection: Connection) -> dict[str, float]:
-    """Median seconds per unit of work (pixels × steps × pictures) of each model, over its last 50 finished attempts."""
-    rows = await connection.fetch(
-        "SELECT m.key, (SELECT percentile_cont(0.5) WITHIN GROUP"
-        "   (ORDER BY extract(epoch FROM a.ended_at - a.started_at) / a.work) FROM (SELECT * FROM attempts"
-        "   WHERE model = m.key AND outcome = 'finished' AND started_at IS NOT NULL AND work > 0"
-        "   ORDER BY ended_at DESC LIMIT 50) a) AS speed FROM models m"
-    )
-    return {row["key"]: float(row["speed"]) for row in rows if row["speed"] is not None}
 
 
 async def refuse(

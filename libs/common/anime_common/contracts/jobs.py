@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from enum import StrEnum
+from typing import Annotated, ClassVar, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -123,12 +124,37 @@ class RetryJob(Message, wire="jobs.retry", kind=Kind.COMMAND, subject="anime.cmd
     job: JobRef = Field(description="The job.")
 
 
+class Move(StrEnum):
+    """Where a waiting job goes among those of its project and priority class."""
+
+    FRONT = "front"
+    BACK = "back"
+
+
 class JobChanges(Request):
     """What may be changed of a waiting job; absent fields stay."""
 
     priority: Priority | SkipJsonSchema[None] = Field(None, description="New priority class.")
     not_before: When | None = Field(None, description="null takes the limit away.")
     paused: StrictBool | SkipJsonSchema[None] = Field(None, description="True holds the job back, false lets it go on.")
+    before: JobRef | SkipJsonSchema[None] = Field(
+        None, description="Put it before this waiting job of its project and priority class."
+    )
+    after: JobRef | SkipJsonSchema[None] = Field(None, description="Put it after this one.")
+    move: Move | SkipJsonSchema[None] = Field(
+        None, description="Put it before or after all others of its project and priority class."
+    )
+
+    @property
+    def moves(self) -> bool:
+        """Whether the job goes to another place."""
+        return any(each is not None for each in (self.before, self.after, self.move))
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(each is not None for each in (self.before, self.after, self.move)) > 1:
+            raise ValueError("a job can go to one place: give one of before, after, move")
+        return self
 
 
 class PrioritizeJob(
