@@ -19,7 +19,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 2 ? $(CORES) / 2 : 1 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo run test test-fast test-live test-chaos bench bench-generator lint types fmt generated clean sprite-setup sprite-train sprite-pack sprite-eval always
+.PHONY: help setup demo run test test-fast test-live test-chaos bench bench-generator bench-scheduling lint types fmt generated clean sprite-setup sprite-train sprite-pack sprite-eval always
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -56,6 +56,9 @@ bench: setup ## measure, audit, print and record in docs/benchmarks (ARGS="--qui
 
 bench-generator: setup ## the same of the engine (ARGS="--quick", ARGS="--device cuda --model KEY")
 	$(BIN)/python -m tests.bench.generator $(ARGS)
+
+bench-scheduling: setup ## the plan beside first come, first served, simulated and drawn (ARGS="--quick")
+	$(BIN)/python -m tests.bench.scheduling $(ARGS)
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -13,6 +13,9 @@ from anime_jobs.fleet import Fleet
 from anime_jobs.model import Record
 from anime_jobs.scheduler import Crew, Line, Rules, Waiting, Worker, choose, order
 
+STEPS, FURTHER = 30, 1.1
+"""How often the queue is put in order anew while a job rises by one class; the further ahead, the more seldom."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -39,7 +42,7 @@ def forecast(
     Whatever comes after a job of a model that was never measured can end no sooner than told.
     """
     ordered = order(queue, last_served, now, rules)
-    play = _Play(Line.of(ordered, rooms), times, now, rules)
+    play = _Play(Line.of(ordered, rooms), times, now, rules, dict(last_served))
     begun = play.run(workers, running or {})
     never = [job.job_id for _, job in ordered if job.job_id not in begun]
     ends: dict[UUID, float | None] = {**begun, **dict.fromkeys(never)}
@@ -54,11 +57,16 @@ class _Play:
     times: Estimates
     now: datetime
     rules: Rules
+    served: dict[UUID, datetime]
     ends: dict[UUID, float | None] = field(default_factory=dict)
+    _next_order: float = field(init=False)
     _free: list[tuple[float, str]] = field(default_factory=list)
     _parked: list[str] = field(default_factory=list)
     _hands: dict[str, Worker] = field(default_factory=dict)
     _running: dict[str, Sequence[UUID]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._next_order = self.rules.aging / STEPS
 
     def run(self, workers: Sequence[Worker], running: Mapping[str, Sequence[UUID]]) -> dict[UUID, float | None]:
         """Give each worker its next jobs as soon as it is free, until nothing is left that anybody can do."""
@@ -72,8 +80,16 @@ class _Play:
             while self._free and self._free[0][0] <= clock:
                 together.append(heapq.heappop(self._free)[1])
                 self._release(together[-1], clock)
+            self._order_anew(clock)
             self._give(together, clock)
         return self.ends
+
+    def _order_anew(self, clock: float) -> None:
+        """Meanwhile jobs have risen by a class, and projects were served."""
+        if clock >= self._next_order:
+            self._next_order = max(clock * FURTHER, clock + self.rules.aging / STEPS)
+            at = self.now + timedelta(seconds=clock)
+            self.line = Line.of(order(self.line.left(), self.served, at, self.rules), self.line.rooms)
 
     def _release(self, name: str, clock: float) -> None:
         """What it had in hand is done: projects with a bound have room again, and who waited for that looks again."""
@@ -94,6 +110,7 @@ class _Play:
             end = self._end(worker, batch, clock)
             for job in batch:
                 self.ends[job.job_id] = end
+                self.served[job.project_id] = at
             self._running[worker.worker] = [job.project_id for job in batch]
             self._hands[worker.worker] = _loaded(worker, batch[0].model)
             heapq.heappush(self._free, (clock if end is None else end, worker.worker))

@@ -119,6 +119,10 @@ class Line:
         """How many jobs are left."""
         return len(self.turns)
 
+    def left(self) -> list[Waiting]:
+        """The jobs that are left, in no order."""
+        return [job for jobs in self.lanes.values() for job in jobs if job.job_id in self.turns]
+
     def first(self, fits: Callable[[Lane], object]) -> Waiting | None:
         """The first job of the lanes that fit, of projects that have room."""
         found, soonest = None, len(self.turns) + max(self.turns.values(), default=0)
