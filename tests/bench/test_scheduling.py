@@ -8,12 +8,13 @@ import pytest
 
 from tests.bench.peers import environment
 from tests.bench.scheduling import __main__ as bench
+from tests.stacks import ROOT
 
 
 def test_a_quick_run_prints_a_table_and_records_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    records = bench.ROOT / "docs" / f"{tmp_path.name}-not-written"
+    records = ROOT / "docs" / f"{tmp_path.name}-not-written"
     monkeypatch.setattr(bench, "RECORDS", records)
     monkeypatch.setattr(bench, "FLEETS", (1, 4))
     assert bench.main(["--quick"]) == 0
