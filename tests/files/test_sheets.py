@@ -24,7 +24,7 @@ from anime_common.pull import Pulled
 from anime_files import sheets
 from anime_files.model import DEFAULT_TEMPLATE
 from anime_files.sheet_maker import SheetMaker
-from anime_files.sheets import MOST_PIXELS, Box, Drawing, drawable, fonts, lay_out
+from anime_files.sheets import LONGEST, MOST_PIXELS, Box, Drawing, drawable, fonts, lay_out
 from tests.files.conftest import DAY, PROJECT, Desk, delivery, filing_of, job, picture, staged
 
 HAIR = SheetPlan(title="Hair", column_axis="hair", columns=("red", "blue"), row_axis="scene", rows=("a", "b"), date=DAY)
@@ -68,6 +68,36 @@ class TestLayout:
         found = lay_out(plan, cells, (512, 768))
         assert found.width * found.height <= MOST_PIXELS
         assert max(found.width, found.height) < 10_000
+
+    @pytest.mark.parametrize(("columns", "rows"), [(1000, 0), (0, 1000), (200, 5), (100, 1), (3, 300)])
+    @pytest.mark.parametrize("uneven", [1, 16])
+    def test_a_long_axis_is_broken_into_rows_with_captions(self, columns: int, rows: int, uneven: int) -> None:
+        plan = SheetPlan(
+            title="T",
+            columns=tuple(f"c{n}" for n in range(columns)),
+            rows=tuple(f"r{n}" for n in range(rows)),
+            date=DAY,
+        )
+        cells = [cell(n % max(columns, 1), n // max(columns, 1)) for n in range(max(columns, 1) * max(rows, 1))]
+        found = lay_out(plan, [*cells, *[cells[0]] * (uneven - 1) * 100], (512, 768))
+        assert max(found.width, found.height) <= LONGEST
+        assert found.width * found.height <= MOST_PIXELS
+        assert min(found.width, found.height) * 8 > max(found.width, found.height), "its thumbnail shows something"
+
+    @pytest.mark.parametrize("number", [1, 150, 16_000])
+    def test_however_many_there_are_it_stays_within_its_bounds(self, number: int) -> None:
+        found = lay_out(SheetPlan(title="T", date=DAY), [cell() for _ in range(number)], (512, 768))
+        assert max(found.width, found.height) <= LONGEST
+        assert found.width * found.height <= MOST_PIXELS
+
+    def test_what_stands_under_no_axis_has_its_names_below_it(self) -> None:
+        plan = SheetPlan(title="T", columns=tuple(f"c{n}" for n in range(150)), date=DAY)
+        found = lay_out(plan, [cell(n) for n in range(150)], (512, 512))
+        captions = {label.text: label.box for label in found.labels if label.text.startswith("c")}
+        assert len(captions) == 150
+        for index, place in enumerate(found.places):
+            below = captions[f"c{index}"]
+            assert (below.left, below.top) == (place.left, place.top + place.height)
 
     def test_pictures_stand_under_and_beside_their_labels(self) -> None:
         found = lay_out(HAIR, [cell(1, 0), cell(0, 1)], (64, 64))
@@ -231,3 +261,43 @@ async def test_a_picture_that_is_gone_is_an_empty_place_and_none_at_all_is_told(
         pass
     (failed,) = await studio.told(SheetFailed)
     assert (failed.batch_version, failed.reason) == (4, "none of its pictures is in the library")
+
+
+async def test_a_sheet_that_cannot_be_made_is_told_and_holds_up_no_other(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await studio.desk.ledger.handle([studio.ended(3)])
+    with monkeypatch.context() as broken:
+        broken.setattr(sheets.Drawing, "finished", lambda _: 1 // 0)
+        assert await studio.maker.make_one()
+    (failed,) = await studio.told(SheetFailed)
+    assert (failed.batch_version, "ZeroDivisionError" in failed.reason) == (3, True)
+    assert not await studio.maker.make_one()
+    await studio.desk.ledger.handle([studio.ended(4)])
+    assert await studio.maker.make_one()
+    assert [each.batch_version for each in await studio.told(SheetMade)] == [4]
+
+
+@pytest.mark.parametrize("point", ["after_reserve", "after_write"])
+async def test_what_is_left_of_a_sheet_that_a_newer_end_superseded_is_removed(studio: Studio, point: str) -> None:
+    await studio.desk.ledger.handle([studio.ended(3)])
+    failpoints.configure(f"files.sheet.{point}=error")
+    with pytest.raises(FailpointError):
+        await studio.maker.make_one()
+    failpoints.configure("")
+    await studio.desk.ledger.handle([studio.ended(7)])
+    while await studio.maker.make_one():
+        pass
+    await studio.desk.sweeper.sweep()
+    (sheet,) = await studio.sheets()
+    assert [path for path in studio.desk.lying() if "/grid/" in path] == [sheet.key]
+    rows = await studio.desk.pool.fetch("SELECT state FROM files WHERE type = 'grid' ORDER BY state")
+    assert [row["state"] for row in rows] == ["filed", "withdrawn"]
+
+
+async def test_files_that_are_no_pictures_are_not_said_to_be_gone(studio: Studio) -> None:
+    await studio.desk.pool.execute("UPDATE files SET thumbnail_key = NULL")
+    await studio.desk.ledger.handle([studio.ended(3)])
+    assert await studio.maker.make_one()
+    (failed,) = await studio.told(SheetFailed)
+    assert failed.reason == "none of its files is a picture"

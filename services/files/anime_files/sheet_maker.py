@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from anime_files.store import MAX_SUFFIX, NoFreeKey
 
 log = structlog.get_logger(__name__)
 
-NOTHING = "none of its pictures is in the library"
+
+class Nothing(Exception):
+    """There is nothing to show; the text says why."""
 
 
 async def ask(connection: Connection, event: BatchEnded) -> None:
@@ -44,10 +46,20 @@ async def ask(connection: Connection, event: BatchEnded) -> None:
         event.epoch,
         event.model_dump(mode="json"),
     )
-    await connection.execute(
+    older = await connection.fetch(
         "UPDATE sheets SET state = 'superseded', decided_at = now() WHERE batch_id = $1 AND state = 'asked'"
-        " AND version < (SELECT max(version) FROM sheets WHERE batch_id = $1)",
+        " AND version < (SELECT max(version) FROM sheets WHERE batch_id = $1) RETURNING version",
         event.batch_id,
+    )
+    await _withdraw(connection, [file_id(event.batch_id, row["version"]) for row in older])
+
+
+async def _withdraw(connection: Connection, idents: Sequence[UUID]) -> None:
+    """What was reserved or written of sheets that are not wanted is removed."""
+    await connection.execute(
+        "UPDATE files SET state = 'withdrawn', removed_at = NULL, updated_at = now()"
+        " WHERE id = ANY($1::uuid[]) AND state IN ('reserved', 'withdrawn')",
+        list(idents),
     )
 
 
@@ -117,11 +129,22 @@ class SheetMaker:
             return False
         event = BatchEnded.model_validate(row["asked"], extra="ignore")
         assert event.plan is not None
-        drawn = await self._drawn(event, event.plan)
-        if drawn is None:
-            await self._give_up(event)
-            return True
-        key = await self._reserve(event, event.plan, drawn)
+        try:
+            with metrics.SHEET_SECONDS.time():
+                await self._make(event, event.plan)
+        except Nothing as error:
+            await self._give_up(event, str(error))
+        except (Unavailable, failpoints.FailpointError):
+            raise
+        except Exception as error:
+            # One sheet that cannot be made must hold up neither the others nor the filing of pictures.
+            log.exception("sheet_failed", batch_id=str(event.batch_id), version=event.batch.version)
+            await self._give_up(event, f"it could not be made ({type(error).__name__}); the log of files says why")
+        return True
+
+    async def _make(self, event: BatchEnded, plan: SheetPlan) -> None:
+        drawn = await self._drawn(event, plan)
+        key = await self._reserve(event, plan, drawn)
         await failpoints.hit("files.sheet.after_reserve")
         ident = file_id(event.batch_id, event.batch.version)
         await self.artifacts.put(key, drawn.data)
@@ -132,10 +155,9 @@ class SheetMaker:
         await failpoints.hit("files.sheet.after_write")
         await self._finish(event, drawn, thumbnail_key)
         await failpoints.hit("files.sheet.after_commit")
-        return True
 
-    async def _drawn(self, event: BatchEnded, plan: SheetPlan) -> Drawn | None:
-        """The sheet of what is left of a batch's pictures; None when nothing is."""
+    async def _drawn(self, event: BatchEnded, plan: SheetPlan) -> Drawn:
+        """The sheet of what is left of a batch's pictures; raises Nothing when nothing is."""
         ids = list({cell.file_id for cell in event.cells})
         async with transaction(self.pool) as connection:
             rows = await connection.fetch(
@@ -145,7 +167,7 @@ class SheetMaker:
             )
         known = {row["id"]: row for row in rows if row["thumbnail_key"] is not None}
         if not known:
-            return None
+            raise Nothing("none of its files is a picture" if rows else "none of its pictures is in the library")
         shape = sheets.shape_of({ident: (row["width"], row["height"]) for ident, row in known.items()})
         layout = sheets.lay_out(plan, event.cells, shape)
         drawing = await asyncio.to_thread(sheets.Drawing, layout, sheets.fonts(self.font, layout.text))
@@ -215,10 +237,7 @@ class SheetMaker:
             )
             if state != "asked":
                 # Somebody else has made it, or a newer one is wanted: what we have written is not needed.
-                await connection.execute(
-                    "UPDATE files SET state = 'withdrawn', updated_at = now() WHERE id = $1 AND state = 'reserved'",
-                    ident,
-                )
+                await _withdraw(connection, [ident])
                 return
             row = await connection.fetchrow(
                 "UPDATE files SET state = 'filed', thumbnail_key = $2, size = $3, width = $4, height = $5, sha256 = $6,"
@@ -255,9 +274,9 @@ class SheetMaker:
         metrics.FILED_BYTES.labels(type="grid").inc(len(drawn.data))
         self.committed()
 
-    async def _give_up(self, event: BatchEnded) -> None:
+    async def _give_up(self, event: BatchEnded, reason: str) -> None:
         failed: Message = SheetFailed(
-            batch_id=event.batch_id, batch_version=event.batch.version, epoch=event.epoch, reason=NOTHING
+            batch_id=event.batch_id, batch_version=event.batch.version, epoch=event.epoch, reason=reason
         )
         async with transaction(self.pool) as connection:
             changed = await connection.fetchval(
@@ -267,5 +286,8 @@ class SheetMaker:
                 event.batch.version,
             )
             if changed is not None:
+                await _withdraw(connection, [file_id(event.batch_id, event.batch.version)])
                 await outbox.add(connection, [Outgoing(failed, failed.ident())], SERVICE)
+        if changed is not None:
+            metrics.SHEETS_FAILED.inc()
         self.committed()

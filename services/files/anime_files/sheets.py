@@ -7,7 +7,7 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,8 +16,12 @@ from anime_common.contracts.batches import SheetCell, SheetPlan
 
 MOST_PIXELS = 24_000_000
 """Of a sheet: a thousand pictures of 150 pixels."""
-LARGEST, SMALLEST = 320, 48
-"""Pixels of the longest side of a picture on a sheet."""
+LONGEST = 8192
+"""Pixels of the longest side of a sheet; what would be longer has its pictures in rows as they come."""
+LARGEST, SMALLEST, TINIEST = 320, 48, 16
+"""Pixels of the longest side of a picture on a sheet: at most, at least on one with axes, and at least of all."""
+CAPTIONED = 96
+"""Pixels from which on a picture has its caption below it."""
 GAP = 8
 MARGIN = 16
 PAPER, INK, FAINT = "#f7f6f2", "#26241f", "#dcd9d0"
@@ -70,11 +74,14 @@ class _Grid:
     """Of each cell, its place across and down, counted in pictures."""
 
 
-def _grid(plan: SheetPlan, cells: Sequence[SheetCell]) -> _Grid:
-    if not plan.columns and not plan.rows:
-        columns = max(math.ceil(math.sqrt(len(cells))), 1)
-        rows = max(math.ceil(len(cells) / columns), 1)
-        return _Grid(columns, rows, 1, 1, tuple((index % columns, index // columns) for index in range(len(cells))))
+def _in_rows(cells: Sequence[SheetCell]) -> _Grid:
+    """Pictures one after the other, as wide as high."""
+    columns = max(math.ceil(math.sqrt(len(cells))), 1)
+    rows = max(math.ceil(len(cells) / columns), 1)
+    return _Grid(columns, rows, 1, 1, tuple((index % columns, index // columns) for index in range(len(cells))))
+
+
+def _by_axes(plan: SheetPlan, cells: Sequence[SheetCell]) -> _Grid:
     columns, rows = max(len(plan.columns), 1), max(len(plan.rows), 1)
     together: dict[tuple[int, int], list[int]] = {}
     for index, cell in enumerate(cells):
@@ -91,19 +98,38 @@ def _grid(plan: SheetPlan, cells: Sequence[SheetCell]) -> _Grid:
 
 
 def lay_out(plan: SheetPlan, cells: Sequence[SheetCell], shape: tuple[int, int]) -> Layout:
-    """A sheet of pictures of this shape (width, height), none larger than that, at most `MOST_PIXELS` in all."""
-    grid = _grid(plan, cells)
+    """A sheet of pictures of this shape (width, height), none larger than that.
+
+    At most `MOST_PIXELS` in all and `LONGEST` on a side. Where the axes of the plan would lead beyond that (a long one
+    by itself, or places of very unequal size), the pictures follow each other in rows, each with its own caption.
+    """
+    if plan.columns or plan.rows:
+        found = _laid(plan, _by_axes(plan, cells), ["" for _ in cells], shape, SMALLEST)
+        if max(found.width, found.height) <= LONGEST and found.width * found.height <= MOST_PIXELS:
+            return found
+    bare = plan.model_copy(update={"columns": (), "rows": ()})
+    return _laid(bare, _in_rows(cells), [_caption(plan, cell) for cell in cells], shape, TINIEST)
+
+
+def _caption(plan: SheetPlan, cell: SheetCell) -> str:
+    """What a picture is called that stands under no axis."""
+    names = [axis[place] for axis, place in ((plan.columns, cell.column), (plan.rows, cell.row)) if place < len(axis)]
+    return ", ".join([*names, *([cell.label] if cell.label else [])])
+
+
+def _laid(plan: SheetPlan, grid: _Grid, captions: Sequence[str], shape: tuple[int, int], smallest: int) -> Layout:
     ratio = min(max(shape[0] / shape[1], 0.4), 2.5)
     number = grid.columns * grid.across * grid.rows * grid.down
     room = int(math.sqrt(MOST_PIXELS * 0.7 / number)) - GAP
-    side = max(min(room, LARGEST, max(shape)), SMALLEST)
+    side = max(min(room, LARGEST, max(shape)), smallest)
     width, height = (side, round(side / ratio)) if ratio >= 1 else (round(side * ratio), side)
     text = min(max(side // 12, 13), 20)
+    below = text + GAP if any(captions) and side >= CAPTIONED else 0
     longest = max(map(len, plan.rows), default=0)
     left = MARGIN + (min(max(longest, 5) * text * 6 // 10 + GAP, 12 * text) if plan.rows else 0)
     head = MARGIN + 2 * text + GAP
     top = head + (2 * text + GAP if plan.columns else 0)
-    step = (width + GAP, height + GAP)
+    step = (width + GAP, height + below + GAP)
     tile = (step[0] * grid.across + GAP, step[1] * grid.down + GAP)
 
     def box(across: int, down: int) -> Box:
@@ -119,17 +145,24 @@ def lay_out(plan: SheetPlan, cells: Sequence[SheetCell], shape: tuple[int, int])
         labels.append(Label(name, Box(left + number * tile[0], head, tile[0] - GAP, 2 * text)))
     for number, name in enumerate(plan.rows):
         labels.append(Label(name, Box(MARGIN, top + number * tile[1], left - MARGIN - GAP, tile[1] - GAP), "right"))
+    places = tuple(box(*slot) for slot in grid.slots)
+    if below:
+        labels += [
+            Label(caption, Box(place.left, place.top + place.height, place.width, below))
+            for caption, place in zip(captions, places, strict=True)
+        ]
     return Layout(
         width=left + max(tile[0] * grid.columns, 20 * text) + MARGIN,
         height=top + tile[1] * grid.rows + MARGIN,
         text=text,
         labels=tuple(labels),
-        places=tuple(box(*slot) for slot in grid.slots),
+        places=places,
         # Without axes the last row just ends; with them, a hole says that a picture is missing there.
         empty=tuple(box(*slot) for slot in everywhere if slot not in taken) if plan.columns or plan.rows else (),
     )
 
 
+@lru_cache(maxsize=32)
 def fonts(file: Path | None, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font for labels: the one that is set, else the one that comes with Pillow, which has Latin letters alone."""
     if file is not None:
@@ -137,7 +170,7 @@ def fonts(file: Path | None, size: int) -> ImageFont.FreeTypeFont | ImageFont.Im
     return ImageFont.load_default(size)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _has(font: ImageFont.FreeTypeFont, char: str) -> bool:
     """Whether a font can draw a character: one that it lacks looks like one that nobody has."""
     return bytes(font.getmask(char)) != bytes(font.getmask("\U0010fffe"))

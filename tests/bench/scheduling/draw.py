@@ -20,7 +20,7 @@ def main() -> None:
 
     panels = json.load(sys.stdin)["panels"]
     fleets = sorted({panel["workers"] for panel in panels})
-    figure, axes = plt.subplots(1, len(fleets), figsize=(11, 3.6), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(fleets), figsize=(11, 4.2), layout="constrained", squeeze=False)
     for axis, workers in zip(axes[0], fleets, strict=True):
         for panel in (each for each in panels if each["workers"] == workers):
             axis.set_title(panel["title"])
@@ -34,7 +34,7 @@ def main() -> None:
         axis.set_xlabel("seconds of waiting")
         axis.grid(visible=True, alpha=0.25)
     axes[0][0].set_ylabel("% of jobs that waited no longer")
-    axes[0][-1].legend(fontsize=7, loc="upper left")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=3, loc="outside lower center")
     figure.savefig(sys.argv[1], metadata={"Date": None})
 
 
