@@ -69,6 +69,7 @@ LOST: Mapping[str, Mapping[str, str]] = {
         "0007_attempts": "UPDATE attempts SET code = 'engine_error'",
         "0008_queue": "UPDATE projects SET paused = true",
         "0009_places": "UPDATE jobs SET foreseen_at = now(), foreseen_end = now()",
+        "0010_statistics": "",
     },
     "files": {
         "0001_library": "SELECT",

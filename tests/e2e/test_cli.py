@@ -100,6 +100,20 @@ async def test_projects_files_and_the_state_of_the_whole(noop: Product) -> None:
         assert json.loads(out)
 
 
+async def test_a_stretch_of_time_as_a_table(noop: Product) -> None:
+    assert (await noop.anime("generate", "1girl, clock", "--watch"))[0] == ExitStatus.OK
+    status, out, err = await noop.anime("stats", "--window", "1h", "--json")
+    assert status == ExitStatus.OK, err
+    found = json.loads(out)
+    assert found["completed"] >= 1
+    assert [each["model"] for each in found["models"]] == ["noop"]
+    assert found["models"][0]["within_target"] > 0
+    status, out, _ = await noop.anime("stats", "-w", "1h")
+    assert status == ExitStatus.OK
+    for said in ("the last 1h:", "completed", "within 30 s", "noop", "waited, median", "tried again: ", "echo: "):
+        assert said in out
+
+
 async def test_waiting_jobs_are_rescheduled(noop: Product) -> None:
     assert (await noop.anime("projects", "create", "Order"))[0] == ExitStatus.OK
     assert (await noop.anime("projects", "update", "order", "--pause"))[0] == ExitStatus.OK

@@ -38,7 +38,9 @@ from anime_common.contracts.jobs import (
     PrioritizeJob,
     SubmitJob,
 )
+from anime_common.contracts.statistics import GET_HISTORY, History, StatsQuestion
 from anime_common.contracts.vocabulary import JobState, Progress
+from anime_common.examples import example
 from anime_common.messages import Message, Outgoing, uuid7
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty
@@ -81,6 +83,7 @@ class Ledger:
                 contract.GET_WORKERS: self._workers,
                 contract.GET_CATALOGUE: self._catalogue,
                 contract.GET_STATS: self._stats,
+                GET_HISTORY: self._history,
                 projects.CREATE_PROJECT: self._create_project,
                 projects.GET_PROJECT: self._get_project,
                 projects.UPDATE_PROJECT: self._update_project,
@@ -228,6 +231,9 @@ class Ledger:
         return contract.LedgerStats(
             epoch=1, counts={}, completed_last_hour=0, failed_last_hour=0, outbox=0, scheduler=True
         )
+
+    async def _history(self, question: StatsQuestion) -> History:
+        return example(History).model_copy(update={"window": question.window})
 
     async def _create_project(self, question: projects.CreateProject) -> projects.Project:
         if question.project.slug == "taken":

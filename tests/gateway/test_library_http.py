@@ -362,6 +362,10 @@ async def test_without_echo_health_is_degraded_only(door: Door, library: Library
 async def test_the_state_of_the_whole(door: Door, library: Library) -> None:
     stats = (await door.client.get("/stats")).json()
     assert (stats["jobs"]["epoch"], stats["files"]["files"], stats["gateway"]["streams"]) == (1, 0, 0)
+    assert stats["history"]["window"] == "24h"
+    assert (await door.client.get("/stats", params={"window": "7d"})).json()["history"]["window"] == "7d"
+    refused = await door.client.get("/stats", params={"window": "2h"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "window")
     assert (await door.client.get("/queue")).json()["waiting"] == 0
     generators = (await door.client.get("/generators")).json()
     assert (generators["items"][0]["worker"], generators["next"]) == ("w1", None)

@@ -29,6 +29,7 @@ from anime_cli import (
     regenerate,
     reschedule,
     stack,
+    stats,
     system,
     token,
     unload,
@@ -103,6 +104,7 @@ app.command()(compose.compose)
 app.add_typer(files.app, name="files")
 app.command()(upload.upload)
 app.command()(profile.profile)
+app.command()(stats.stats)
 app.add_typer(system.queue_app, name="queue")
 app.add_typer(models.app, name="models")
 app.add_typer(workflows.app, name="workflows")

@@ -28,6 +28,7 @@ from anime_common.contracts import (
     generator,
     jobs,
     projects,
+    statistics,
     vocabulary,
 )
 from anime_common.contracts.vocabulary import JobState
@@ -292,6 +293,10 @@ _CLASSES: Mapping[type[BaseModel], Mapping[str, Any]] = {
     jobs.SubmitJob: {"expires_at": None},
     jobs.JobQuery: {"batch": "b4k7m2p9"},
     jobs.RetryFilter: {"code": "out_of_memory", "batch": "b4k7m2p9", "since": "2026-03-01T12:00:00Z"},
+    statistics.History: {"submitted": {"completed": 41, "failed": 1}, "completed": 41, "failed": 1, "cancelled": 0},
+    statistics.ModelSpeed: {"within_target": 0.98},
+    statistics.Retries: {"codes": {"out_of_memory": 1}},
+    statistics.EchoUse: {"reasons": {"no answer from Echo in 20 s": 1}},
     jobs.Retried: {"codes": {"out_of_memory": 1}},
     jobs.Job: {"code": CODE, "batch_id": None, "labels": {}, "paused": False, "failures": 0, **_job(JobState.QUEUED)},
     jobs.JobChanges: {

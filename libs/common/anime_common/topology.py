@@ -245,7 +245,7 @@ GATEWAY = User(
         "anime.cmd.jobs.cancel.gateway",
         "anime.cmd.jobs.retry.gateway",
         "anime.cmd.jobs.prioritize.gateway",
-        *_questions("jobs", "get", "list", "queue", "generators", "models", "stats", "profile", "attempts"),
+        *_questions("jobs", "get", "list", "queue", "generators", "models", "stats", "history", "profile", "attempts"),
         *_questions("jobs", *(f"{verb}_project" for verb in ("create", "get", "update", "delete")), "list_projects"),
         *_questions("jobs", *(f"{verb}_character" for verb in ("create", "get", "update", "delete"))),
         *_questions(

@@ -27,6 +27,7 @@ from anime_common.contracts.projects import (
     ProjectStyle,
     Title,
 )
+from anime_common.contracts.statistics import History
 from anime_common.contracts.vocabulary import Output, StrictBool, on_one_line
 from anime_common.messages import Model, Request
 from anime_common.tokens import Scope
@@ -157,9 +158,10 @@ class GatewayStats(Model):
 
 
 class Stats(Model):
-    """Counts of the ledger, of the library and of this gateway."""
+    """Counts of the ledger, of the library and of this gateway, and a stretch of time, measured."""
 
     jobs: LedgerStats
+    history: History
     files: LibraryStats
     gateway: GatewayStats
 

@@ -170,6 +170,8 @@ class DeadlinePassed:
     """A waiting state has lasted too long: ask again, or go on without."""
 
 
+OWN_WORDS = "original prompt used: "
+"""How the note begins of a job whose prompt Echo did not improve."""
 WORKER_LOST = "worker_lost"
 DRAWN = Reached(phase=Phase.SAVING, percent=99.0)
 """How far an attempt came whose pictures were all made, and could not be filed."""
@@ -297,13 +299,13 @@ def _optimized(record: Record, message: PromptOptimized, moment: Moment) -> Deci
 
 
 def _not_optimized(record: Record, message: OptimizeFailed, moment: Moment) -> Decision:
-    return _prepared(record, moment, f"original prompt used: {message.reason}")
+    return _prepared(record, moment, f"{OWN_WORDS}{message.reason}")
 
 
 def _prepare_deadline(record: Record, _message: DeadlinePassed, moment: Moment) -> Decision:
     waited = moment.now - record.job.created_at
     if waited >= timedelta(seconds=moment.policy.prepare_bound):
-        return _prepared(record, moment, f"original prompt used: no answer from Echo in {waited.total_seconds():.0f} s")
+        return _prepared(record, moment, f"{OWN_WORDS}no answer from Echo in {waited.total_seconds():.0f} s")
     again = replace(
         record, repeat=record.repeat + 1, deadline=moment.now + timedelta(seconds=moment.policy.prepare_nudge)
     )

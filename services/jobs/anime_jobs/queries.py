@@ -31,10 +31,11 @@ from anime_common.contracts.jobs import (
     Workers,
     WorkerView,
 )
+from anime_common.contracts.statistics import GET_HISTORY, History, StatsQuestion
 from anime_common.outbox import transaction
 from anime_common.outcomes import Refused, not_found
 from anime_common.rpc_contract import Empty, Rpc
-from anime_jobs import batches, characters, line, projects, retrying, roster, store
+from anime_jobs import batches, characters, line, projects, retrying, roster, statistics, store
 from anime_jobs.books import opened
 from anime_jobs.fleet import Fleet
 from anime_jobs.outlook import Outlook
@@ -79,6 +80,7 @@ class Queries:
             contract.GET_PROFILE: self.profile,
             contract.GET_ATTEMPTS: self.attempts,
             contract.GET_STATS: self.stats,
+            GET_HISTORY: self.history,
             production.CREATE_PROJECT: self._changing(projects.create),
             production.GET_PROJECT: self._reading(projects.get),
             production.LIST_PROJECTS: self._reading(projects.listing),
@@ -325,6 +327,11 @@ class Queries:
             outbox=pending,
             scheduler=self.leading(),
         )
+
+    async def history(self, question: StatsQuestion) -> History:
+        """A stretch of time, measured."""
+        async with transaction(self.pool) as connection:
+            return await statistics.history(connection, question.window)
 
 
 def _status(heartbeat: Heartbeat) -> str:

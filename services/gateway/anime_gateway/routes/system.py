@@ -26,6 +26,7 @@ from anime_common.contracts.jobs import (
     Retried,
     RetryFilter,
 )
+from anime_common.contracts.statistics import GET_HISTORY, StatsQuestion
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
 from anime_gateway.bodies import answer, body, json_body
@@ -99,11 +100,13 @@ async def _generators(gateway: Gateway) -> str | None:
 
 
 @router.get("/stats", summary="Counts and speeds", response_model=Stats, responses=errors())
-async def stats(gateway: Deps) -> Response:
-    """Counts of jobs by state, recent speed, and how much the library holds."""
-    jobs, files = await asyncio.gather(gateway.ask(GET_STATS, Empty()), gateway.ask(LIBRARY_STATS, Empty()))
+async def stats(gateway: Deps, question: Annotated[StatsQuestion, Query()]) -> Response:
+    """How much there is of everything now; and what the last hour, day, week or month was like."""
+    jobs, history, files = await asyncio.gather(
+        gateway.ask(GET_STATS, Empty()), gateway.ask(GET_HISTORY, question), gateway.ask(LIBRARY_STATS, Empty())
+    )
     own = GatewayStats(streams=len(gateway.hub), running=len(gateway.hub.attempts))
-    return answer(Stats(jobs=jobs, files=files, gateway=own))
+    return answer(Stats(jobs=jobs, history=history, files=files, gateway=own))
 
 
 @router.get("/queue", summary="The queue", response_model=QueueState, responses=errors())
