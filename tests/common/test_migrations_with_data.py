@@ -82,6 +82,9 @@ LOST: Mapping[str, Mapping[str, str]] = {
             " '2026-01-02', 'image', 'image/png', 3, 4, 5, 'abc', now())"
         ),
         "0005_sheets": f"INSERT INTO sheets (batch_id, version, epoch, asked) VALUES ('{JOB}', 1, 1, '{{}}')",
+        "0006_sheets_again": (
+            f"INSERT INTO sheet_tries (file_id, batch_id, epoch, version) VALUES ('{JOB}', '{JOB}', 1, 1)"
+        ),
     },
     "echo": {"0001_echo": "SELECT"},
 }

@@ -100,6 +100,24 @@ class TestMatrix:
         found = plan(prompts=["x" * 500, "y"])
         assert found.axes[0].values == ("x" * LABEL, "y")
 
+    def test_values_that_begin_alike_have_labels_of_their_own(self) -> None:
+        same = "a girl with silver hair in a garden of roses, "
+        found = plan(prompts=[f"{same}noon", same[:LABEL], f"{same}night", f"{same}noon"], seeds=[1, 2])
+        short = same[:LABEL]
+        assert found.axes[0].values == (short, f"{short[:-4]} (2)", f"{short[:-4]} (3)")
+        assert [cell.labels["prompt"] for cell in found.cells[::2]] == [*found.axes[0].values, short]
+        assert {cell.request.prompt for cell in found.cells if cell.labels["prompt"] == short} == {f"{same}noon"}
+
+    def test_variants_that_begin_alike_have_labels_of_their_own(self) -> None:
+        ends = ("noon", "night")
+        batch = NewBatch.model_validate(
+            {"request": {"prompt": "x" * 60}, "dynamic": {"choose": "all"}, "seeds": [1, 2]}
+        )
+        found = expand(batch, lambda text, _limit: [text + end for end in ends], 10)
+        assert found.axes[0].name in {"variant", "seed"}
+        values = {cell.request.prompt: cell.labels["variant"] for cell in found.cells}
+        assert len(set(values.values())) == len(values) == 2
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

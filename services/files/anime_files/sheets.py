@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +17,13 @@ from anime_common.contracts.batches import SheetCell, SheetPlan
 MOST_PIXELS = 24_000_000
 """Of a sheet: a thousand pictures of 150 pixels."""
 LONGEST = 8192
-"""Pixels of the longest side of a sheet; what would be longer has its pictures in rows as they come."""
-LARGEST, SMALLEST, TINIEST = 320, 48, 16
-"""Pixels of the longest side of a picture on a sheet: at most, at least on one with axes, and at least of all."""
-CAPTIONED = 96
-"""Pixels from which on a picture has its caption below it."""
+"""Pixels of the longest side of a sheet: what browsers and viewers still show."""
+MOST_CELLS = 5000
+"""Pictures of a sheet: so many of `SMALLEST` pixels fit."""
+CAPTIONED = 64
+"""Pixels that a picture must be wide to have words under it."""
+LARGEST, SMALLEST = 320, 48
+"""Pixels of the longest side of a picture on a sheet."""
 GAP = 8
 MARGIN = 16
 PAPER, INK, FAINT = "#f7f6f2", "#26241f", "#dcd9d0"
@@ -64,105 +66,170 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """How many places go across and down, and how many pictures in each of them, across and down."""
+    """Places across and down, and how many pictures stand side by side and under each other in each of them.
 
-    columns: int
-    rows: int
+    Of each cell, `slots` has its column and row, and its place across and down in there.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
     across: int
     down: int
-    slots: tuple[tuple[int, int], ...] = field(default=())
-    """Of each cell, its place across and down, counted in pictures."""
+    slots: tuple[tuple[int, int, int, int], ...]
+    captions: tuple[str, ...]
+    axes: bool
 
 
-def _in_rows(cells: Sequence[SheetCell]) -> _Grid:
-    """Pictures one after the other, as wide as high."""
-    columns = max(math.ceil(math.sqrt(len(cells))), 1)
-    rows = max(math.ceil(len(cells) / columns), 1)
-    return _Grid(columns, rows, 1, 1, tuple((index % columns, index // columns) for index in range(len(cells))))
-
-
-def _by_axes(plan: SheetPlan, cells: Sequence[SheetCell]) -> _Grid:
+def _grid(plan: SheetPlan, cells: Sequence[SheetCell]) -> _Grid:
     columns, rows = max(len(plan.columns), 1), max(len(plan.rows), 1)
     together: dict[tuple[int, int], list[int]] = {}
     for index, cell in enumerate(cells):
-        place = (min(cell.column, columns - 1), min(cell.row, rows - 1))
+        place = (max(min(cell.column, columns - 1), 0), max(min(cell.row, rows - 1), 0))
         together.setdefault(place, []).append(index)
     most = max(map(len, together.values()), default=1)
     across = math.ceil(math.sqrt(most))
-    down = math.ceil(most / across)
-    slots = [(0, 0)] * len(cells)
-    for (column, row), members in together.items():
+    slots = [(0, 0, 0, 0)] * len(cells)
+    for place, members in together.items():
         for number, index in enumerate(members):
-            slots[index] = (column * across + number % across, row * down + number // across)
-    return _Grid(columns, rows, across, down, tuple(slots))
+            slots[index] = (*place, number % across, number // across)
+    captions = tuple(cell.label for cell in cells) if most > 1 else ("",) * len(cells)
+    down = math.ceil(most / across)
+    return _Grid(plan.columns or ("",), plan.rows or ("",), across, down, tuple(slots), captions, axes=True)
+
+
+def _in_order(plan: SheetPlan, cells: Sequence[SheetCell]) -> _Grid:
+    """Pictures one after the other, as in a text; each with all that is to be said of it."""
+    across = max(math.ceil(math.sqrt(len(cells))), 1)
+    slots = tuple((0, 0, index % across, index // across) for index in range(len(cells)))
+    captions = tuple(
+        ", ".join(
+            word
+            for word in (*plan.columns[cell.column : cell.column + 1], *plan.rows[cell.row : cell.row + 1], cell.label)
+            if word
+        )
+        for cell in cells
+    )
+    return _Grid(("",), ("",), across, max(math.ceil(len(cells) / across), 1), slots, captions, axes=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Measures of a sheet, in pixels, with its axes in `bands`: so many columns and rows in each of them."""
+
+    grid: _Grid
+    width: int
+    height: int
+    text: int
+    caption: int
+    left: int
+    head: int
+    tile: tuple[int, int]
+    band: tuple[int, int]
+    bands: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def fits(self) -> bool:
+        return max(self.size) <= LONGEST and self.size[0] * self.size[1] <= MOST_PIXELS
+
+
+def _frame(grid: _Grid, side: int, ratio: float) -> _Frame:
+    """The measures with pictures of this longest side; a long axis is broken into as few bands as it takes."""
+    width, height = (side, round(side / ratio)) if ratio >= 1 else (round(side * ratio), side)
+    text = min(max(side // 12, 13), 20)
+    caption = text + 4 if width >= CAPTIONED and any(grid.captions) else 0
+    longest = max(map(len, grid.rows))
+    left = min(max(longest, 5) * text * 6 // 10 + GAP, 12 * text) if longest else 0
+    head = 2 * text + GAP if any(grid.columns) else 0
+    tile = (grid.across * (width + GAP) + GAP, grid.down * (height + caption + GAP) + GAP)
+    top = 3 * text + GAP + 2 * MARGIN
+    stacked = math.ceil(len(grid.columns) / max((LONGEST - 2 * MARGIN - left) // tile[0], 1))
+    beside = math.ceil(len(grid.rows) / max((LONGEST - top - head) // tile[1], 1))
+    band = (math.ceil(len(grid.columns) / stacked), math.ceil(len(grid.rows) / beside))
+    wide = max(beside * (left + band[0] * tile[0]), 20 * text) + 2 * MARGIN
+    high = stacked * (head + band[1] * tile[1]) + top
+    return _Frame(grid, width, height, text, caption, left, head, tile, band, (stacked, beside), (wide, high))
+
+
+def _chosen(plan: SheetPlan, cells: Sequence[SheetCell], shape: tuple[int, int]) -> _Frame:
+    """Under its axes if that fits, with pictures as large as can be; else in order, which always fits."""
+    ratio = min(max(shape[0] / shape[1], 0.4), 2.5)
+    largest = max(min(LARGEST, max(shape)), SMALLEST)
+    grids = [_grid(plan, cells)] if plan.columns or plan.rows else []
+    for grid in (*grids, _in_order(plan, cells)):
+        for side in range(largest, SMALLEST - 1, -1):
+            if (frame := _frame(grid, side, ratio)).fits:
+                return frame
+    raise ValueError(f"{len(cells)} pictures fit on no sheet")
 
 
 def lay_out(plan: SheetPlan, cells: Sequence[SheetCell], shape: tuple[int, int]) -> Layout:
     """A sheet of pictures of this shape (width, height), none larger than that.
 
-    At most `MOST_PIXELS` in all and `LONGEST` on a side. Where the axes of the plan would lead beyond that (a long one
-    by itself, or places of very unequal size), the pictures follow each other in rows, each with its own caption.
+    It has at most `MOST_PIXELS`, and no side is longer than `LONGEST`: pictures get smaller, a long axis goes on in
+    a band below or beside with its labels again, and what still does not fit under its axes stands in order, with
+    captions. Of more than `MOST_CELLS` the first are shown, and the sheet says how many more there are.
     """
-    if plan.columns or plan.rows:
-        found = _laid(plan, _by_axes(plan, cells), ["" for _ in cells], shape, SMALLEST)
-        if max(found.width, found.height) <= LONGEST and found.width * found.height <= MOST_PIXELS:
-            return found
-    bare = plan.model_copy(update={"columns": (), "rows": ()})
-    return _laid(bare, _in_rows(cells), [_caption(plan, cell) for cell in cells], shape, TINIEST)
+    shown = cells[:MOST_CELLS]
+    frame = _chosen(plan, shown, shape)
+    grid, text = frame.grid, frame.text
+    top = MARGIN + 3 * text + GAP
+    band_size = (frame.left + frame.band[0] * frame.tile[0], frame.head + frame.band[1] * frame.tile[1])
 
+    def corner(column: int, row: int) -> tuple[int, int]:
+        """Where the place of a column and a row begins."""
+        stacked, beside = column // frame.band[0], row // frame.band[1]
+        left = MARGIN + beside * band_size[0] + frame.left + column % frame.band[0] * frame.tile[0]
+        return left, top + stacked * band_size[1] + frame.head + row % frame.band[1] * frame.tile[1]
 
-def _caption(plan: SheetPlan, cell: SheetCell) -> str:
-    """What a picture is called that stands under no axis."""
-    names = [axis[place] for axis, place in ((plan.columns, cell.column), (plan.rows, cell.row)) if place < len(axis)]
-    return ", ".join([*names, *([cell.label] if cell.label else [])])
+    def box(column: int, row: int, across: int, down: int) -> Box:
+        left, upper = corner(column, row)
+        step = (frame.width + GAP, frame.height + frame.caption + GAP)
+        return Box(left + across * step[0], upper + down * step[1], frame.width, frame.height)
 
-
-def _laid(plan: SheetPlan, grid: _Grid, captions: Sequence[str], shape: tuple[int, int], smallest: int) -> Layout:
-    ratio = min(max(shape[0] / shape[1], 0.4), 2.5)
-    number = grid.columns * grid.across * grid.rows * grid.down
-    room = int(math.sqrt(MOST_PIXELS * 0.7 / number)) - GAP
-    side = max(min(room, LARGEST, max(shape)), smallest)
-    width, height = (side, round(side / ratio)) if ratio >= 1 else (round(side * ratio), side)
-    text = min(max(side // 12, 13), 20)
-    below = text + GAP if any(captions) and side >= CAPTIONED else 0
-    longest = max(map(len, plan.rows), default=0)
-    left = MARGIN + (min(max(longest, 5) * text * 6 // 10 + GAP, 12 * text) if plan.rows else 0)
-    head = MARGIN + 2 * text + GAP
-    top = head + (2 * text + GAP if plan.columns else 0)
-    step = (width + GAP, height + below + GAP)
-    tile = (step[0] * grid.across + GAP, step[1] * grid.down + GAP)
-
-    def box(across: int, down: int) -> Box:
-        column, row = across // grid.across, down // grid.down
-        return Box(left + column * GAP + across * step[0], top + row * GAP + down * step[1], width, height)
-
-    taken = set(grid.slots)
-    everywhere = [
-        (across, down) for down in range(grid.rows * grid.down) for across in range(grid.columns * grid.across)
-    ]
-    labels = [Label(plan.title, Box(MARGIN, MARGIN, max(tile[0] * grid.columns, 20 * text), 2 * text), "left")]
-    for number, name in enumerate(plan.columns):
-        labels.append(Label(name, Box(left + number * tile[0], head, tile[0] - GAP, 2 * text)))
-    for number, name in enumerate(plan.rows):
-        labels.append(Label(name, Box(MARGIN, top + number * tile[1], left - MARGIN - GAP, tile[1] - GAP), "right"))
     places = tuple(box(*slot) for slot in grid.slots)
-    if below:
-        labels += [
-            Label(caption, Box(place.left, place.top + place.height, place.width, below))
-            for caption, place in zip(captions, places, strict=True)
-        ]
-    return Layout(
-        width=left + max(tile[0] * grid.columns, 20 * text) + MARGIN,
-        height=top + tile[1] * grid.rows + MARGIN,
-        text=text,
-        labels=tuple(labels),
-        places=places,
-        # Without axes the last row just ends; with them, a hole says that a picture is missing there.
-        empty=tuple(box(*slot) for slot in everywhere if slot not in taken) if plan.columns or plan.rows else (),
-    )
+    labels = [*_heading(plan, frame, len(cells) - len(shown) + plan.more), *_names(frame, corner)]
+    if frame.caption:
+        for place, caption in zip(places, grid.captions, strict=True):
+            labels.append(Label(caption, Box(place.left, place.top + place.height, place.width, frame.caption)))
+    # Without axes the last row just ends; with them, a hole says that a picture is missing there.
+    empty: list[Box] = []
+    if grid.axes:
+        taken = {slot[:2] for slot in grid.slots}
+        every = [(column, row) for row in range(len(grid.rows)) for column in range(len(grid.columns))]
+        empty = [box(*place, 0, 0) for place in every if place not in taken]
+    return Layout(frame.size[0], frame.size[1], text, tuple(labels), places, tuple(empty))
 
 
-@lru_cache(maxsize=32)
+def _heading(plan: SheetPlan, frame: _Frame, more: int) -> list[Label]:
+    """The title, and under it the names of the axes and how many pictures are not shown."""
+    width, text = frame.size[0] - 2 * MARGIN, frame.text
+    words = [f"across: {plan.column_axis}"] if frame.grid.axes and plan.columns and plan.column_axis else []
+    words += [f"down: {plan.row_axis}"] if frame.grid.axes and plan.rows and plan.row_axis else []
+    words += [f"and {more} more"] if more else []
+    found = [Label(plan.title, Box(MARGIN, MARGIN, width, 2 * text), "left")]
+    if words:
+        found.append(Label(", ".join(words), Box(MARGIN, MARGIN + 2 * text, width, text + GAP // 2), "left"))
+    return found
+
+
+def _names(frame: _Frame, corner: Callable[[int, int], tuple[int, int]]) -> list[Label]:
+    """The labels of columns and rows, again in each band."""
+    grid, found = frame.grid, list[Label]()
+    if frame.head:
+        for column, name in enumerate(grid.columns):
+            for row in range(0, len(grid.rows), frame.band[1]):
+                left, top = corner(column, row)
+                found.append(Label(name, Box(left, top - frame.head, frame.tile[0] - GAP, 2 * frame.text)))
+    if frame.left:
+        for row, name in enumerate(grid.rows):
+            for column in range(0, len(grid.columns), frame.band[0]):
+                left, top = corner(column, row)
+                size = (frame.left - GAP, frame.tile[1] - GAP)
+                found.append(Label(name, Box(left - frame.left, top, *size), "right"))
+    return found
+
+
 def fonts(file: Path | None, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font for labels: the one that is set, else the one that comes with Pillow, which has Latin letters alone."""
     if file is not None:
@@ -219,16 +286,20 @@ class Drawing:
         left, top = box.left + (box.width - picture.width) // 2, box.top + (box.height - picture.height) // 2
         self.image.paste(picture, (left, top))
 
+    def tell(self, index: int, text: str) -> None:
+        """Put words into a place: of what cannot be seen, such as a sound."""
+        self._miss(self.layout.places[index], text)
+
     def finished(self) -> bytes:
         """The sheet as PNG."""
         out = io.BytesIO()
         self.image.save(out, "PNG", compress_level=6)
         return out.getvalue()
 
-    def _miss(self, box: Box) -> None:
+    def _miss(self, box: Box, text: str = MISSING) -> None:
         draw = ImageDraw.Draw(self.image)
         draw.rectangle((box.left, box.top, box.left + box.width - 1, box.top + box.height - 1), outline=FAINT)
-        self._write(draw, Label(MISSING, box))
+        self._write(draw, Label(text, box))
 
     def _write(self, draw: ImageDraw.ImageDraw, label: Label) -> None:
         text = drawable(label.text, self.font)
@@ -259,3 +330,8 @@ def shape_of(sizes: Mapping[object, tuple[int, int]]) -> tuple[int, int]:
     """The shape that most of the pictures have; a square without any."""
     known = [size for size in sizes.values() if size[0] and size[1]]
     return max(known, key=known.count) if known else (1, 1)
+
+
+def said(kind: str, duration: float | None) -> str:
+    """What stands in the place of a file without a picture: what it is, and for how many seconds it plays."""
+    return kind if duration is None else f"{kind} {duration:.1f} s"

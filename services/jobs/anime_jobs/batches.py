@@ -37,6 +37,7 @@ from anime_common.contracts.batches import (
 from anime_common.contracts.jobs import CancelJob, JobAccepted, JobChanges, PrioritizeJob, QueueEntry, RetryJob
 from anime_common.contracts.vocabulary import JobState
 from anime_common.messages import Message, Outgoing, uuid8
+from anime_common.outbox import MAX_MESSAGE
 from anime_common.outcomes import Refused, not_found
 from anime_jobs import projects, store
 from anime_jobs.admission import Place
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 8
 """How many of its jobs an offer shows."""
+MOST_BYTES = MAX_MESSAGE - (16 << 10)
+"""Of the end of a batch, its headers and its growing numbers left aside."""
 CLIENT = "gateway"
 """Batches come from people, through the gateway; other services submit jobs one by one."""
 
@@ -370,16 +373,36 @@ async def _with_sheet(
         event.batch_id,
     )
     cells = [
-        SheetCell(
-            file_id=output["file_id"],
-            row=_place(plan.rows, row["labels"].get(plan.row_axis)),
-            column=_place(plan.columns, row["labels"].get(plan.column_axis)),
-            label=_others(axes, row["labels"], {plan.row_axis, plan.column_axis}),
+        (
+            number,
+            SheetCell(
+                file_id=output["file_id"],
+                row=_place(plan.rows, row["labels"].get(plan.row_axis)),
+                column=_place(plan.columns, row["labels"].get(plan.column_axis)),
+                label=_others(axes, row["labels"], {plan.row_axis, plan.column_axis}),
+            ),
         )
         for row in rows
-        for output in row["outputs"]
+        for number, output in enumerate(row["outputs"])
     ]
-    return event.model_copy(update={"plan": plan, "cells": tuple(cells)})
+    room = MOST_BYTES - len(event.model_copy(update={"plan": plan}).body())
+    shown = _that_fit(cells, room)
+    plan = plan.model_copy(update={"more": len(cells) - len(shown)})
+    return event.model_copy(update={"plan": plan, "cells": shown})
+
+
+def _that_fit(cells: Sequence[tuple[int, SheetCell]], room: int) -> tuple[SheetCell, ...]:
+    """The cells that fit into so many bytes, in their order; each comes with its number among those of its job.
+
+    First pictures go first, so that all jobs are shown before one of them is shown twice.
+    """
+    kept: set[int] = set()
+    for index in sorted(range(len(cells)), key=lambda index: cells[index][0]):
+        room -= len(cells[index][1].model_dump_json().encode()) + 1
+        if room < 0:
+            break
+        kept.add(index)
+    return tuple(cell for index, (_, cell) in enumerate(cells) if index in kept)
 
 
 def _place(values: Sequence[str], label: str | None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, count, product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -57,15 +57,33 @@ class Plan:
     cells: tuple[Cell, ...]
 
 
+@dataclass(slots=True)
+class Labels:
+    """Short labels of long values: the same of the same value, on each axis another one of another value."""
+
+    given: dict[tuple[str, str], str]
+    taken: set[tuple[str, str]]
+
+    def of(self, axis: str, value: str) -> str:
+        """At most `LABEL` characters; values that begin alike get a number at their end."""
+        if (axis, value) not in self.given:
+            ends = chain([""], (f" ({number})" for number in count(2)))
+            texts = (f"{value[: LABEL - len(end)]}{end}" for end in ends)
+            self.given[axis, value] = next(text for text in texts if (axis, text) not in self.taken)
+            self.taken.add((axis, self.given[axis, value]))
+        return self.given[axis, value]
+
+
 def expand(batch: NewBatch, variants: Variants, limit: int) -> Plan:
     """Every job of a batch; raises Refused (422) when there are more than `limit`, or one of them is no request."""
     _check_variables(batch)
     lists = _lists(batch)
     _check_size(prod(len(values) for values in lists.values()), limit)
     cells: list[Cell] = []
+    short = Labels({}, set())
     for combination in product(*lists.values()):
         chosen = dict(zip(lists, combination, strict=True))
-        for labels, fields in _texts(batch, chosen, variants, limit):
+        for labels, fields in _texts(batch, chosen, variants, limit, short):
             cells.append(_cell(batch, chosen, labels, fields))
             _check_size(len(cells), limit)
     return Plan(_axes(cells), tuple(cells))
@@ -126,19 +144,19 @@ def _shown(value: object) -> str:
 
 
 def _texts(
-    batch: NewBatch, chosen: Mapping[str, Value], variants: Variants, limit: int
+    batch: NewBatch, chosen: Mapping[str, Value], variants: Variants, limit: int, short: Labels
 ) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """The labels and the texts of one combination; several where its prompt is a dynamic one."""
     stands = {name: chosen[f"{{{name}}}"].label for name in batch.variables}
     prompt = chosen["prompt"].label if "prompt" in chosen else batch.request.prompt
     filled = _filled(prompt, stands)
-    labels = {_axis(name): value.label[:LABEL] for name, value in chosen.items()}
+    labels = {_axis(name): short.of(_axis(name), value.label) for name, value in chosen.items()}
     fields = {name: _filled(text, stands) for name in TEXTS if (text := getattr(batch.request, name)) is not None}
     if batch.dynamic is None:
         yield labels, fields | {"prompt": filled}
         return
     for text in variants(filled, limit + 1):
-        yield labels | {"variant": text[:LABEL]}, fields | {"prompt": text}
+        yield labels | {"variant": short.of("variant", text)}, fields | {"prompt": text}
 
 
 def _filled(text: str, stands: Mapping[str, str]) -> str:

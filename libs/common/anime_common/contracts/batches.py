@@ -168,6 +168,7 @@ class SheetPlan(Model):
     row_axis: str = Field("", description="Name of the axis down.")
     rows: tuple[str, ...] = Field((), description="Labels down.")
     date: Day = Field(description="Day to file it under, in the configured time zone.")
+    more: int = Field(0, description="Pictures that are left out of `cells`, since one event could not name them all.")
 
 
 class SheetCell(Model):
