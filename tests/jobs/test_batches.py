@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -35,6 +36,7 @@ from anime_common.contracts.jobs import GET_QUEUE, LIST_JOBS, CommandDone, JobQu
 from anime_common.contracts.vocabulary import JobState, Phase, Priority
 from anime_common.examples import example
 from anime_common.messages import Outgoing, uuid7
+from anime_common.outbox import MAX_MESSAGE
 from anime_common.outcomes import Refused
 from anime_common.rpc_contract import Empty
 from anime_common.topology import GATEWAY
@@ -265,6 +267,35 @@ async def test_its_end_is_told_once_with_a_plan_of_its_sheet_and_again_after_a_r
             return bool((await ask(world, GET_BATCH, BatchRef(batch=str(ident)))).sheet == sheet.id)
 
         await eventually(shown)
+
+
+async def test_the_end_of_the_largest_batch_goes_over_the_bus_and_says_what_it_leaves_out(world: World) -> None:
+    ident = uuid7()
+    prompts = [f"{number} in a garden of silver roses at noon, with a long tail" for number in range(1000)]
+    async with ledger_running(world):
+        worker = await known_model(world)
+        await make(world, ident=ident, request={"count": 16}, prompts=prompts)
+    # Nobody runs while all but one of its jobs are completed at once: one after the other takes minutes.
+    outputs = [output(number, file_id=uuid7()).model_dump(mode="json") for number in range(16)]
+    pool = await world.database.pool("jobs")
+    async with pool.acquire() as connection:
+        await connection.execute(
+            "UPDATE jobs SET state = 'completed', attempt_id = NULL, worker = NULL, outputs = $2"
+            " WHERE batch_id = $1 AND id <> (SELECT id FROM jobs WHERE batch_id = $1 ORDER BY"
+            "   state <> 'queued', batch_index LIMIT 1)",
+            ident,
+            outputs,
+        )
+    await pool.close()
+    async with ledger_running(world):
+        await finish(world, worker, (await worker.offer()).jobs[0], uuid7())
+        (ended,) = await told(world, BatchEnded)
+    assert len(ended.body()) <= MAX_MESSAGE
+    assert len(ended.cells) + ended.plan.more == 999 * 16 + 1
+    shown = Counter(cell.row * 1000 + cell.column for cell in ended.cells)
+    assert len(shown) == len(ended.plan.columns) == 1000, "every job is shown before one is shown more often"
+    per_job = {count for place, count in shown.items() if count > 1}
+    assert max(per_job) - min(per_job) <= 1
 
 
 async def test_a_thousand_jobs_are_accepted_and_cancelled(world: World, ledger: Service) -> None:

@@ -3,7 +3,7 @@
 The event leaves a committed row; this works the rows off. Drawing takes seconds and holds no transaction. Every try
 writes to a key of its own, so that what is stored of a sheet is true of its bytes, however many makers there are.
 Whoever dies in between leaves a row that is still asked for: the sheet is drawn anew, and what the dead one wrote is
-withdrawn when the sheet is decided, or a newer end supersedes it. A newer sheet takes the older one's place.
+withdrawn when this or a newer end of its batch is decided. A newer sheet takes the older one's place.
 
 What is away is waited for. Any other trouble is final: it is logged, counted and told as `SheetFailed`.
 """
@@ -47,14 +47,12 @@ async def ask(connection: Connection, event: BatchEnded) -> None:
         event.epoch,
         event.model_dump(mode="json"),
     )
-    superseded = await connection.fetch(
+    await connection.execute(
         "UPDATE sheets SET state = 'superseded', decided_at = now() WHERE batch_id = $1 AND state = 'asked'"
         " AND (epoch, version) < (SELECT epoch, version FROM sheets WHERE batch_id = $1"
-        "   ORDER BY epoch DESC, version DESC LIMIT 1) RETURNING version",
+        "   ORDER BY epoch DESC, version DESC LIMIT 1)",
         event.batch_id,
     )
-    if superseded:
-        await _withdraw(connection, event.batch_id)
 
 
 async def _withdraw(connection: Connection, batch_id: UUID) -> None:
