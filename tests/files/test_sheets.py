@@ -378,11 +378,13 @@ async def test_a_restored_ledger_ends_a_batch_again_at_a_version_that_is_known(s
 
 async def test_sounds_have_a_tile_that_says_so(studio: Studio) -> None:
     async with studio.desk.pool.acquire() as connection:
-        await connection.execute("UPDATE files SET type = 'audio', thumbnail_key = NULL, duration = 12.34")
+        await connection.execute(
+            "UPDATE files SET type = 'audio', thumbnail_key = NULL, width = 0, height = 0, duration = 12.34"
+        )
     await studio.desk.ledger.handle([studio.ended()])
     await studio.maker.make_one()
     (sheet,) = await studio.sheets()
-    cells, shape = [cell(0), cell(1)], (64, 48)
+    cells, shape = [cell(0), cell(1)], (160, 160)
     layout = lay_out(SheetPlan(title="Hair", column_axis="hair", columns=("red", "blue"), date=DAY), cells, shape)
     expected = Drawing(layout, fonts(None, layout.text))
     for index in range(2):

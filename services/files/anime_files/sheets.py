@@ -20,6 +20,8 @@ LONGEST = 8192
 """Pixels of the longest side of a sheet: what browsers and viewers still show."""
 MOST_CELLS = 5000
 """Pictures of a sheet: so many of `SMALLEST` pixels fit."""
+UNSEEN = (160, 160)
+"""Shape of the tiles of a sheet without a picture."""
 CAPTIONED = 64
 """Pixels that a picture must be wide to have words under it."""
 LARGEST, SMALLEST = 320, 48
@@ -327,9 +329,9 @@ def _small(data: bytes, box: Box) -> Image.Image:
 
 
 def shape_of(sizes: Mapping[object, tuple[int, int]]) -> tuple[int, int]:
-    """The shape that most of the pictures have; a square without any."""
+    """The shape that most of the pictures have; without any, as of sounds alone, a square with room for words."""
     known = [size for size in sizes.values() if size[0] and size[1]]
-    return max(known, key=known.count) if known else (1, 1)
+    return max(known, key=known.count) if known else UNSEEN
 
 
 def said(kind: str, duration: float | None) -> str:
